@@ -82,15 +82,12 @@ def generative_cross_entropy(
         >>> torch.allclose(generative_cross_entropy(logits, labels), by_hand)
         True
     """
-    if not 0.0 <= strength <= 1.0:
-        raise ValueError(
-            f"strength must lie in [0, 1] (0 is cross-entropy, 1 is the paper's GenCE), but got {strength}. "
-            f"Use strength={min(max(strength, 0.0), 1.0) if strength == strength else 1.0}."
-        )
+    _check_strength(strength)
     _check_reduction(reduction)
     if input.dim() == 1:  # one sample without a batch dimension
+        target = target if target.dim() == 1 and target.shape != input.shape else target[None]
         batched = generative_cross_entropy(
-            input[None], target[None], weight, ignore_index, reduction, label_smoothing, strength=strength
+            input[None], target, weight, ignore_index, reduction, label_smoothing, strength=strength
         )
         return batched[0] if reduction == "none" else batched
 
@@ -122,7 +119,9 @@ def generative_cross_entropy(
 
 def _log_column_sum(log_p: Tensor, multiplicity: Tensor) -> Tensor:
     """log C_k = log sum_j m_j p_k(x_j), over the batch and all positions, shape (1, K, 1, ...)."""
-    terms = log_p + multiplicity.log().unsqueeze(1)
+    m = multiplicity.unsqueeze(1)
+    # An ignored sample leaves the sums even where its own logits are NaN.
+    terms = log_p.masked_fill(m == 0, -torch.inf) + m.masked_fill(m == 0, 1).log()
     # A column that is -inf everywhere (a class masked in every sample, a batch of ignored samples) has no
     # gradient; the smallest finite number gives the same value for all others and 0 instead of NaN there.
     terms = terms.masked_fill(terms == -torch.inf, torch.finfo(terms.dtype).min)
@@ -250,6 +249,13 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"{reduction!r} is not a valid value for reduction: use 'mean', 'sum' or 'none'")
 
 
+def _check_strength(strength: float) -> None:
+    if not 0.0 <= strength <= 1.0:
+        raise ValueError(
+            f"strength must lie in [0, 1], but got {strength}. Use 1 for the paper's GenCE, 0 for cross-entropy."
+        )
+
+
 class GenCELoss(nn.Module):
     """Module form of :func:`generative_cross_entropy`, a drop-in replacement for :class:`torch.nn.CrossEntropyLoss`.
 
@@ -264,7 +270,8 @@ class GenCELoss(nn.Module):
         As :class:`torch.nn.CrossEntropyLoss`. The result is in nats.
 
     Raises:
-        ValueError: at construction, for a negative weight; otherwise as the functional form.
+        ValueError: at construction, for a negative weight or a strength outside [0, 1].
+        Otherwise as the functional form.
 
     Source: Zhan, Zhou and Shen (2026), eq. (4).
 
@@ -288,6 +295,7 @@ class GenCELoss(nn.Module):
     ) -> None:
         """Keep the options; see the class."""
         super().__init__()
+        _check_strength(strength)
         if weight is not None and bool((weight < 0).any()):
             raise ValueError(f"class weights must be >= 0, but the smallest is {weight.min().item()}")
         self.register_buffer("weight", weight)

@@ -229,7 +229,7 @@ def reliability_curve(
     """
     confidence, correct = _top(probs, labels)
     if strategy == "uniform":
-        edges, bins = np.linspace(0, 1, n_bins + 1), _equal_width_bin(confidence, n_bins)
+        edges, bins = _equal_width_edges(n_bins), _equal_width_bin(confidence, n_bins)
     elif strategy == "quantile":
         bins = _equal_mass_bin(confidence, n_bins)
         edges = np.concatenate([[confidence.min()], _equal_mass_upper_edges(confidence, n_bins), [confidence.max()]])
@@ -272,8 +272,13 @@ def evaluate(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 
 
 def _equal_width_bin(values: Floats, n_bins: int) -> Ints:
+    return np.searchsorted(_equal_width_edges(n_bins)[1:-1], values, side="left")
+
+
+def _equal_width_edges(n_bins: int) -> Floats:
+    """k / B exactly rounded, which np.linspace is not for every B."""
     _check_bins(n_bins)
-    return np.searchsorted(np.linspace(0, 1, n_bins + 1)[1:-1], values, side="left")
+    return np.arange(n_bins + 1) / n_bins
 
 
 def _equal_mass_upper_edges(values: Floats, n_bins: int) -> Floats:
@@ -316,7 +321,7 @@ def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise ValueError(f"labels must lie in 0..{p.shape[1] - 1}, but range from {y.min()} to {y.max()}")
     # Probabilities that were computed in float16 or float32 sum to 1 only up to their own rounding.
-    tolerance = 1e-2 if p.dtype == np.float16 else 1e-4
+    tolerance = 1e-2 if _precision(probs) <= 2 else 1e-4
     p = p.astype(np.float64)
     if not np.isfinite(p).all():
         raise ValueError("probs contain NaN or infinite values")
@@ -326,6 +331,11 @@ def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
             f"{p.max():.4g} and rows sum to {p.sum(1).min():.4g}..{p.sum(1).max():.4g}. Logits? Apply softmax(dim=1)."
         )
     return np.minimum(p, 1.0), y.astype(np.int64)
+
+
+def _precision(values: ArrayLike) -> int:
+    """Bytes of one number."""
+    return values.element_size() if hasattr(values, "element_size") else np.asarray(values).itemsize
 
 
 def _to_numpy(values: ArrayLike) -> NDArray:

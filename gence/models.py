@@ -78,5 +78,5 @@ def make_model(name: str, n_features: int, n_classes: int, seed: int, dtype: tor
     if name not in _MODELS:
         raise ValueError(f"unknown model {name!r}. The models are: {', '.join(_MODELS)}.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too, for good
         return _MODELS[name](n_features, n_classes).to(dtype)

@@ -7,6 +7,7 @@ split, initial weights and batch order, and gets the result it would get alone.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from gence import metrics
 from gence.data import Splits
@@ -39,6 +40,9 @@ class Recipe:
         momentum: of SGD.
         weight_decay: L2 penalty on all parameters.
 
+    Raises:
+        ValueError: a batch size or a number of epochs below 1.
+
     Source: optimiser, momentum, decay and schedule of Zhan, Zhou and Shen (2026), section 5; batch size, epochs
     and learning rate are the caller's.
 
@@ -52,6 +56,13 @@ class Recipe:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        if self.batch_size != FULL_BATCH and not (isinstance(self.batch_size, int) and self.batch_size >= 1):
+            raise ValueError(f"batch_size must be a whole number >= 1 or 'full', but got {self.batch_size!r}")
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, but got {self.epochs}")
 
     def batch(self, n: int) -> int:
         """Samples in a full batch when the training set has n."""
@@ -163,10 +174,10 @@ def train_many(
         )
     dtype = next(models[0].parameters()).dtype
     data = _Stacked.of(splits, device, dtype)
-    parameters, buffers = stack_module_state([m.to(device) for m in models])
+    parameters, buffers = stack_module_state([copy.deepcopy(m).to(device) for m in models])
     parameters = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
     forward = _stacked_forward(models[0])
-    loss = loss.to(device)
+    loss = copy.deepcopy(loss).to(device)
     per_seed_loss = torch.vmap(loss)
 
     n = data.y_train.shape[1]

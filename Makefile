@@ -1,0 +1,71 @@
+# The GenCE book. `make book` and `make test` are all you need; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+GRID ?= workflow/grids/laptop.yaml
+# Locks are not needed: a run takes its own lock, and results are moved into place whole. So a killed engine leaves
+# nothing behind that would stop the next one.
+SNAKEMAKE := $(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet host --keep-going
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup book html test lint sweep plan status refresh serve lock clean distclean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## install everything into .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): this downloads about 3 GB once, most of it PyTorch."
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, but $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -c constraints.txt -e '.[test]'
+	@touch $@
+
+book: $(STAMP) ## execute all notebooks afresh and build the book from them
+	@$(SNAKEMAKE) book
+	@echo "The book: $(CURDIR)/_build/fresh/html/index.html"
+
+html: $(STAMP) ## build the book from the committed outputs, without executing anything
+	@$(SNAKEMAKE) html
+	@echo "The book: $(CURDIR)/_build/committed/html/index.html"
+
+test: html lint ## run all tests
+	@GENCE_RUNS=$$(mktemp -d) $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env
+
+lint: $(STAMP) ## check style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+sweep: $(STAMP) ## run a grid of experiments: make sweep GRID=workflow/grids/laptop.yaml
+	@$(SNAKEMAKE) sweep --config grid=$(GRID)
+
+plan: $(STAMP) ## show what is stale in the book, or in GRID=..., and why
+	@$(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock -n $(if $(filter file,$(origin GRID)),book,sweep --config grid=$(GRID))
+
+status: $(STAMP) ## say for every notebook whether its committed outputs are fresh
+	@$(BIN)/python workflow/notebooks.py status
+
+refresh: $(STAMP) ## execute what is stale and take the outputs over into notebooks/ (commit the code first)
+	@$(SNAKEMAKE) book
+	@$(BIN)/python workflow/notebooks.py accept $$(find _build/executed -name '*.ipynb')
+
+serve: html ## serve the book on http://localhost:8000
+	@$(BIN)/python -m http.server -d _build/committed/html 8000
+
+lock: $(STAMP) ## write the versions that are installed now into constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## remove everything built, keep .venv
+	@rm -rf _build .snakemake
+
+distclean: clean ## remove .venv too
+	@rm -rf $(VENV)

@@ -1,0 +1,196 @@
+"""Figures that the chapters share: colour-blind-safe, and readable without colour by marker and line style.
+
+Captions and alternative texts stand in the metadata of the notebook cell that draws the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+
+from gence.metrics import ReliabilityCurve
+
+__all__ = [
+    "LOSS_STYLE",
+    "Style",
+    "learning_curves",
+    "paired_differences",
+    "probability_table",
+    "reliability",
+    "use_style",
+]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one loss looks in every figure.
+
+    Example:
+        >>> LOSS_STYLE["gence"].label
+        'GenCE'
+    """
+
+    label: str
+    color: str
+    marker: str
+    line: str
+
+
+# Okabe and Ito's colours, which stay apart for the common kinds of colour blindness.
+LOSS_STYLE = {
+    "ce": Style("CE", "#0072B2", "o", "-"),
+    "gence": Style("GenCE", "#D55E00", "s", "--"),
+    "brier": Style("Brier", "#009E73", "^", ":"),
+    "focal": Style("focal", "#CC79A7", "D", "-."),
+}
+
+
+def use_style() -> None:
+    """Set the book's figure style for this process.
+
+    Example:
+        >>> use_style()
+        >>> bool(plt.rcParams["axes.grid"])
+        True
+    """
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.0, 3.2),
+            "figure.dpi": 110,
+            "savefig.bbox": "tight",
+            "font.size": 10,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def probability_table(
+    ax: Axes, table: ArrayLike, *, outline: str, title: str, chosen: Sequence[int] | None = None
+) -> None:
+    """Draw a samples x classes table of probabilities and outline its rows or its columns.
+
+    Args:
+        ax: where to draw.
+        table: (N, K) numbers in [0, 1].
+        outline: ``"rows"`` or ``"columns"``: the sets that sum to one.
+        title: of the panel.
+        chosen: (N,) labels; the cell of each sample's label is set in bold and underlined by a bar.
+
+    Raises:
+        ValueError: an unknown `outline`.
+
+    Example:
+        >>> probability_table(plt.figure().add_subplot(), [[0.5, 0.5]], outline="rows", title="p(y|x)")
+    """
+    if outline not in ("rows", "columns"):
+        raise ValueError(f"outline must be 'rows' or 'columns', but got {outline!r}")
+    values = np.asarray(table)
+    n, k = values.shape
+    ax.imshow(values, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
+    for i, j in np.ndindex(n, k):
+        mark = chosen is not None and chosen[i] == j
+        ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontweight="bold" if mark else "normal")
+        if mark:
+            ax.plot([j - 0.22, j + 0.22], [i + 0.3, i + 0.3], color="black", linewidth=1.5)
+    boxes = (
+        [(-0.47, i - 0.45, k - 0.06, 0.9) for i in range(n)]
+        if outline == "rows"
+        else [(j - 0.45, -0.47, 0.9, n - 0.06) for j in range(k)]
+    )
+    for x, y, width, height in boxes:
+        ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=LOSS_STYLE["gence"].color, linewidth=2))
+    ax.set(title=title, xticks=range(k), yticks=range(n))
+    ax.set_xticklabels([f"class {j}" for j in range(k)])
+    ax.set_yticklabels([f"sample {i}" for i in range(n)])
+    ax.grid(False)
+    ax.tick_params(length=0)
+
+
+def paired_differences(ax: Axes, differences: Mapping[str, ArrayLike], *, unit: str, better: str = "lower") -> None:
+    """Draw, for each setting, the paired difference of every seed with its mean and 95 % Student-t interval.
+
+    Args:
+        ax: where to draw.
+        differences: setting to (n,) differences, candidate minus baseline.
+        unit: of the differences, for the axis.
+        better: word for the side below zero.
+
+    Example:
+        >>> paired_differences(plt.figure().add_subplot(), {"batch 16": [-1.0, 0.5, -0.2]}, unit="points")
+    """
+    from scipy import stats
+
+    for x, values in enumerate(map(np.asarray, differences.values())):
+        n = len(values)
+        spread = np.linspace(-0.16, 0.16, n) if n > 1 else np.zeros(n)
+        ax.plot(x + spread, values, "o", color="0.55", markersize=3.5, label="one seed" if x == 0 else None)
+        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+        ax.errorbar(
+            x + 0.3,
+            values.mean(),
+            half,
+            fmt=LOSS_STYLE["gence"].marker,
+            color=LOSS_STYLE["gence"].color,
+            capsize=4,
+            label="mean, 95 % interval" if x == 0 else None,
+        )
+    ax.axhline(0, color="black", linewidth=1)
+    ax.set_xticks(range(len(differences)), list(differences))
+    ax.set_ylabel(f"difference ({unit})")
+    ax.annotate(f"↓ {better}", (0.02, 0.03), xycoords="axes fraction", fontsize=9)
+
+
+def reliability(ax: Axes, curves: Mapping[str, ReliabilityCurve]) -> None:
+    """Draw reliability curves of several losses against the diagonal; small bins get small markers.
+
+    Args:
+        ax: where to draw.
+        curves: loss name (a key of :data:`LOSS_STYLE`) to its curve.
+
+    Example:
+        >>> from gence.metrics import reliability_curve
+        >>> reliability(plt.figure().add_subplot(), {"ce": reliability_curve([[0.9, 0.1], [0.4, 0.6]], [0, 1])})
+    """
+    ax.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)))
+    for name, curve in curves.items():
+        style, filled = LOSS_STYLE[name], curve.count > 0
+        x, y = curve.confidence[filled], curve.accuracy[filled]
+        ax.plot(x, y, style.line, color=style.color, linewidth=1.5)
+        sizes = 12 + 60 * np.sqrt(curve.count[filled] / curve.count.max())
+        ax.scatter(x, y, s=sizes, marker=style.marker, color=style.color, label=style.label, zorder=3)
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
+    ax.legend(loc="upper left")
+
+
+def learning_curves(ax: Axes, epochs: ArrayLike, curves: ArrayLike, *, loss: str, label: str) -> None:
+    """Draw one thin line for each seed and their median in the style of the loss.
+
+    Args:
+        ax: where to draw.
+        epochs: (T,) epochs.
+        curves: (S, T) values.
+        loss: a key of :data:`LOSS_STYLE`.
+        label: of the vertical axis.
+
+    Example:
+        >>> learning_curves(plt.figure().add_subplot(), [1, 2], [[1.0, 0.5]], loss="ce", label="nats")
+    """
+    style = LOSS_STYLE[loss]
+    ax.plot(epochs, np.transpose(curves), color=style.color, alpha=0.25, linewidth=0.8)
+    ax.plot(
+        epochs, np.median(curves, axis=0), style.line, color=style.color, linewidth=2, label=f"{style.label}, median"
+    )
+    ax.set(xlabel="epoch", ylabel=label)
+    ax.legend()

@@ -1,0 +1,716 @@
+"""A run: its parameters, its identity, its provenance, its record; reading records and comparing them.
+
+*Identity* is what decides the numbers (data, model, loss, regime, recipe, seed): it names the record, and a run whose
+record exists is not repeated. *Provenance* is where the numbers came from (commit, versions, device, time): it is
+stored in the record and never decides anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import itertools
+import json
+import os
+import platform
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gence import data, losses, models, training
+
+__all__ = [
+    "ParameterError",
+    "Parameters",
+    "RunParameters",
+    "compare",
+    "comparison_markdown",
+    "comparison_table",
+    "execute",
+    "expand_grid",
+    "holm",
+    "provenance",
+    "read_records",
+    "write_atomically",
+]
+
+# Counts up when a change of the code changes results for the same parameters; old records are then left alone.
+ALGORITHM = 1
+RECORD_SCHEMA = 1
+TIERS = ("smoke", "laptop", "full")
+SMOKE_SEEDS, SMOKE_EPOCHS = 2, 3
+# Parameters that say where and how wide to run, not what: they do not enter the identity of a single seed's record.
+NOT_IDENTITY = ("seeds", "device", "out")
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
+
+
+class ParameterError(ValueError):
+    """A run parameter has an unknown name or a value that is not allowed; the message names the fix."""
+
+
+class Parameters(BaseModel):
+    """What every parameterised notebook has: its seeds and its tier. Chapters use this class as it is.
+
+    Attributes:
+        seeds: a number of seeds (20 means 0..19), a list, or text such as ``"0-4,9"``.
+        tier: ``"smoke"`` (cuts seeds and epochs, for tests), ``"laptop"`` or ``"full"``.
+
+    Raises:
+        ParameterError: from :meth:`of` and :meth:`from_notebook`.
+
+    Example:
+        >>> Parameters.of(seeds=3).seeds
+        (0, 1, 2)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seeds: tuple[int, ...] = tuple(range(20))
+    tier: Literal["smoke", "laptop", "full"] = "laptop"
+
+    @classmethod
+    def of(cls, **parameters: Any) -> Self:
+        """Build from keyword arguments; raise :class:`ParameterError` in plain words where something is wrong."""
+        for name in parameters:
+            if name not in cls.model_fields:
+                raise ParameterError(
+                    f"unknown run parameter {name!r}{_nearest(name, cls.model_fields)}. "
+                    f"The parameters are: {', '.join(cls.model_fields)}."
+                )
+        try:
+            return cls(**parameters)
+        except ValidationError as error:
+            raise ParameterError(_explain(error, parameters)) from None
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """Build from a notebook's globals, right after its parameters cell.
+
+        papermill only warns about a parameter it does not know, and injects it all the same. So the names are read
+        from the cells before this one that hold nothing but assignments: the notebook's own parameters cell and the
+        cell papermill injected after it.
+        """
+        names = assigned_names(namespace.get("In", [])[:-1])
+        return cls.of(**{name: namespace[name] for name in names})
+
+    def effective(self) -> Self:
+        """The parameters that are run: the smoke tier cuts seeds and epochs."""
+        return self.model_copy(update=self._smoke()) if self.tier == "smoke" else self
+
+    def _smoke(self) -> dict[str, Any]:
+        return {"seeds": self.seeds[:SMOKE_SEEDS]}
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _read_seeds(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < 1:
+                raise ValueError("must be at least 1 seed; nearest valid: 1")
+            return tuple(range(value))
+        if isinstance(value, str):
+            return _seeds_from_text(value)
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 0 or len(set(value)) < len(value):
+            raise ValueError("must be one or more different integers >= 0, for example 20, [0, 1, 2] or '0-4,9'")
+        return value
+
+
+class RunParameters(Parameters):
+    """Everything that defines a run, with defaults for the laptop tier.
+
+    Attributes:
+        dataset: one of ``gence.data.dataset_names()``.
+        model: one of ``gence.models.model_names()``.
+        loss: one of ``gence.losses.loss_names()``.
+        loss_options: options of that loss, as a dictionary or its JSON text.
+        n_per_class: training samples of each class (of the head class for rho > 1); None takes all.
+        rho: imbalance ratio of the training set, >= 1.
+        batch_size: samples in a batch, or ``"full"``.
+        epochs: passes over the training set.
+        lr: initial learning rate.
+        weight_decay: L2 penalty.
+        seeds: as in :class:`Parameters`.
+        tier: as in :class:`Parameters`.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        out: folder of the records; empty takes the environment variable ``GENCE_RUNS``, or ``runs``.
+
+    Raises:
+        ParameterError: from ``of`` and ``from_notebook``.
+
+    Example:
+        >>> RunParameters.of(loss="gence", rho=50, seeds="0-2").seeds
+        (0, 1, 2)
+    """
+
+    dataset: str = "digits"
+    model: str = "mlp"
+    loss: str = "gence"
+    loss_options: dict[str, Any] = Field(default_factory=dict)
+    n_per_class: int | None = Field(default=None, ge=1)
+    rho: float = Field(default=1.0, ge=1)
+    batch_size: int | Literal["full"] = 32
+    epochs: int = Field(default=50, ge=1)
+    lr: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    device: str = "cpu"
+    out: str = ""
+
+    @field_validator("loss_options", mode="before")
+    @classmethod
+    def _read_options(cls, value: Any) -> Any:
+        if isinstance(value, str):  # papermill's command line passes a dictionary as text
+            try:
+                return json.loads(value or "{}")
+            except json.JSONDecodeError as error:
+                example = '{"strength": 0.5}'
+                raise ValueError(f"must be a dictionary or its JSON text, for example {example}: {error}") from None
+        return value
+
+    @field_validator("batch_size")
+    @classmethod
+    def _check_batch_size(cls, value: int | str) -> int | str:
+        if value != training.FULL_BATCH and value < 1:
+            raise ValueError("must be a whole number >= 1 or 'full'; nearest valid: 1")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            raise ValueError(f"must be 'cpu', 'cuda' or 'cuda:N'{_nearest(value, ['cpu', 'cuda'])}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> RunParameters:
+        for name, value, known in (
+            ("dataset", self.dataset, data.dataset_names()),
+            ("model", self.model, models.model_names()),
+            ("loss", self.loss, losses.loss_names()),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{name} = {value!r} is not allowed{_nearest(value, known)}. Allowed: {', '.join(known)}."
+                )
+        capacity = data.class_capacity(self.dataset)
+        if self.n_per_class is not None and self.n_per_class > capacity:
+            raise ValueError(
+                f"n_per_class = {self.n_per_class} is not allowed: {self.dataset!r} has {capacity} training samples "
+                f"for every class. Allowed: 1..{capacity}, or None for all; nearest valid: {capacity}."
+            )
+        try:
+            probe = self.make_loss()(torch.zeros(2, 3), torch.tensor([0, 1]))
+            if probe.dim() > 0:
+                raise ValueError("training needs a loss that returns one number; use reduction='mean' or 'sum'")
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"loss_options = {self.loss_options} is not allowed: {error}") from None
+        return self
+
+    def _smoke(self) -> dict[str, Any]:
+        return super()._smoke() | {"epochs": min(self.epochs, SMOKE_EPOCHS)}
+
+    def make_loss(self):
+        """Build the loss module."""
+        return losses.make_loss(self.loss, **self.loss_options)
+
+    def recipe(self) -> training.Recipe:
+        """Return the training recipe."""
+        return training.Recipe(self.batch_size, self.epochs, lr=self.lr, weight_decay=self.weight_decay)
+
+    @property
+    def identity(self) -> str:
+        """Readable name plus a hash of everything that decides the numbers except the seed."""
+        run = self.effective()
+        decides = run.model_dump(exclude=set(NOT_IDENTITY)) | {"algorithm": ALGORITHM}
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
+        size = "all" if run.n_per_class is None else run.n_per_class
+        return f"{run.dataset}-{run.model}-{run.loss}-n{size}-rho{run.rho:g}-b{run.batch_size}-{digest}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the records of this run go: ``<out>/<identity>``."""
+        return Path(self.out or os.environ.get("GENCE_RUNS") or "runs") / self.identity
+
+    @property
+    def seeds_text(self) -> str:
+        """The seeds in short: consecutive ones as a range, for file names."""
+        groups = itertools.groupby(enumerate(sorted(self.effective().seeds)), key=lambda pair: pair[1] - pair[0])
+        runs = [[seed for _, seed in group] for _, group in groups]
+        return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+    def record_path(self, seed: int) -> Path:
+        """Where the record of one seed goes."""
+        return self.folder / f"seed{seed:04d}.json"
+
+
+def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
+    """Train all seeds of a run that have no record yet, together, and write one record for each.
+
+    Two processes that execute the same run wait for each other, so no seed is trained twice.
+
+    Args:
+        parameters: the run.
+        progress: show a progress bar.
+
+    Returns:
+        The paths of all records of the run, in the order of the seeds.
+
+    Raises:
+        FloatingPointError: the loss of a seed became NaN or infinite.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> execute(RunParameters.of(tier="smoke", n_per_class=5, out=getfixture("tmpdir").strpath))[0].name
+        'seed0000.json'
+    """
+    run = parameters.effective()
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.folder / ".lock"):  # released by the system when a process dies
+        missing = [seed for seed in run.seeds if not run.record_path(seed).exists()]
+        if missing:
+            _train_and_record(run, missing, progress)
+    return [run.record_path(seed) for seed in run.seeds]
+
+
+def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> None:
+    start = time.perf_counter()
+    splits = [data.load_splits(run.dataset, seed, run.n_per_class, run.rho) for seed in seeds]
+    n_features, n_classes = splits[0].x_train.shape[1], len(splits[0].class_names)
+    nets = [models.make_model(run.model, n_features, n_classes, seed) for seed in seeds]
+    outcomes = training.train_many(
+        nets, splits, run.make_loss(), run.recipe(), seeds, device=run.device, progress=progress, label=run.identity
+    )
+    origin = provenance(run.device) | {"tier": run.tier, "duration_s": round(time.perf_counter() - start, 3)}
+    for seed, split, outcome in zip(seeds, splits, outcomes, strict=True):
+        record = {
+            "schema": RECORD_SCHEMA,
+            "identity": run.identity,
+            "seed": seed,
+            "parameters": run.model_dump(exclude=set(NOT_IDENTITY)),
+            "class_counts": split.class_counts.tolist(),
+            "test": training.evaluate_outcome(outcome, split),
+            "best_epoch": outcome.best_epoch,
+            "train_error": outcome.train_error,
+            "history": outcome.history,
+            "provenance": origin | {"seeds_trained_together": len(seeds)},
+        }
+        write_atomically(run.record_path(seed), json.dumps(record, indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or nothing, even if this process is killed.
+
+    Args:
+        path: the file; its folder is made.
+        text: its whole content.
+
+    Raises:
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> target = Path(getfixture("tmpdir")) / "a.txt"
+        >>> write_atomically(target, "whole")
+        >>> target.read_text()
+        'whole'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """Say where numbers come from: code, libraries, machine, time.
+
+    Args:
+        device: the device that is used.
+
+    Returns:
+        ``commit``, ``dirty`` (None outside a git checkout), ``gence``, ``python``, library versions, ``device``,
+        ``threads``, ``date`` (UTC, to the second).
+
+    Example:
+        >>> provenance()["device"].startswith("cpu")
+        True
+    """
+    commit, dirty = _git_state()
+    name = f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else f"cpu ({_cpu()})"
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "gence": _version("gence"),
+        "python": platform.python_version(),
+        **{library: _version(library) for library in LIBRARIES},
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def expand_grid(grid: Mapping[str, Any]) -> list[RunParameters]:
+    """Turn a grid into its runs: the fixed parameters, times every combination of the varied ones.
+
+    Args:
+        grid: ``{"fixed": {name: value}, "vary": {name: [values]}}``, as in a YAML file of ``workflow/grids``.
+
+    Returns:
+        One :class:`RunParameters` for each combination, in the order written.
+
+    Raises:
+        ParameterError: an unknown section or parameter, a value that is not allowed, the same run twice.
+
+    Example:
+        >>> [run.loss for run in expand_grid({"fixed": {"seeds": 2}, "vary": {"loss": ["ce", "gence"]}})]
+        ['ce', 'gence']
+    """
+    for section in grid:
+        if section not in ("fixed", "vary"):
+            raise ParameterError(
+                f"unknown grid section {section!r}{_nearest(section, ['fixed', 'vary'])}. Allowed: fixed, vary."
+            )
+    fixed, vary = grid.get("fixed") or {}, grid.get("vary") or {}
+    for name, values in vary.items():
+        if not isinstance(values, list):
+            raise ParameterError(f"vary.{name} must be a list of values, but is {values!r}. Write [{values!r}].")
+    runs = [
+        RunParameters.of(**fixed, **dict(zip(vary, chosen, strict=True)))
+        for chosen in itertools.product(*vary.values())
+    ]
+    names = [run.identity for run in runs]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ParameterError(f"the grid holds the same run more than once: {', '.join(sorted(twice))}")
+    return runs
+
+
+def read_records(folder: str | Path) -> pd.DataFrame:
+    """Read all records under a folder into one tidy table.
+
+    Args:
+        folder: holds ``<identity>/seed*.json`` at any depth.
+
+    Returns:
+        One row for each record and checkpoint: ``identity``, ``seed``, all parameters, ``checkpoint``
+        (``"last"`` or ``"best"``), all metrics, ``best_epoch``, ``train_error``, ``commit``, ``device``, ``path``.
+
+    Raises:
+        FileNotFoundError: no records there.
+        ValueError: a record that is not whole or not of this schema, with its path.
+
+    Example:
+        >>> out = getfixture("tmpdir").strpath
+        >>> _ = execute(RunParameters.of(tier="smoke", n_per_class=5, out=out))
+        >>> read_records(out)["checkpoint"].tolist()
+        ['last', 'best', 'last', 'best']
+    """
+    paths = sorted(Path(folder).rglob("seed*.json"))
+    if not paths:
+        raise FileNotFoundError(f"no records (seed*.json) under {folder}; run notebooks/experiments/train.ipynb first")
+    return pd.DataFrame([row for path in paths for row in _rows(path)])
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] != RECORD_SCHEMA:
+            raise ValueError(f"schema {record['schema']}, expected {RECORD_SCHEMA}")
+        common = {
+            "identity": record["identity"],
+            "seed": record["seed"],
+            **record["parameters"],
+            "best_epoch": record["best_epoch"],
+            "train_error": record["train_error"],
+            "commit": record["provenance"]["commit"],
+            "device": record["provenance"]["device"],
+            "path": str(path),
+        }
+        for checkpoint, values in record["test"].items():
+            yield common | {"checkpoint": checkpoint} | values
+    except (json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a whole record: {error!r}. Delete it and run again.") from error
+
+
+def compare(
+    baseline: Mapping[int, float] | pd.Series,
+    candidate: Mapping[int, float] | pd.Series,
+    *,
+    alternative: str = "less",
+    level: float = 0.95,
+) -> dict[str, float]:
+    """Compare two losses seed by seed: paired difference, interval, one-sided Wilcoxon signed-rank test.
+
+    Args:
+        baseline: seed to value, for example the errors of CE.
+        candidate: seed to value for the same seeds.
+        alternative: ``"less"`` asks whether the candidate is smaller (better, for an error), ``"greater"`` the
+            opposite.
+        level: of the interval.
+
+    Returns:
+        ``n``; means and standard deviations of both; ``difference`` (mean of candidate - baseline) with its
+        Student-t interval ``low``, ``high``; ``p`` of the test (1 when no seed differs); ``wins``, ``ties``.
+
+    Raises:
+        ValueError: different seeds, fewer than 2 of them, NaN values, unknown `alternative`.
+
+    Source: Wilcoxon (1945); zeros are dropped, as in the original. With n seeds p cannot be below 2^-n.
+
+    Example:
+        >>> result = compare({0: 0.20, 1: 0.22, 2: 0.25}, {0: 0.10, 1: 0.11, 2: 0.19})
+        >>> round(result["difference"], 3), result["p"]
+        (-0.09, 0.125)
+    """
+    from scipy import stats
+
+    if alternative not in ("less", "greater"):
+        raise ValueError(f"alternative must be 'less' or 'greater', but got {alternative!r}")
+    a, b = pd.Series(baseline, dtype=float).sort_index(), pd.Series(candidate, dtype=float).sort_index()
+    if not a.index.equals(b.index) or not a.index.is_unique:
+        raise ValueError(f"the seeds differ or repeat: baseline {list(a.index)}, candidate {list(b.index)}")
+    if len(a) < 2 or a.isna().any() or b.isna().any():
+        raise ValueError(f"need at least 2 seeds without NaN, but got {len(a)} seeds")
+    difference = (b - a).to_numpy()
+    # Errors are multiples of 1/N: round away the last bits, so that equal differences are ties on every machine.
+    difference = np.round(difference, 12)
+    half_width = stats.t.ppf((1 + level) / 2, len(a) - 1) * difference.std(ddof=1) / np.sqrt(len(a))
+    same = not difference.any()
+    better = difference < 0 if alternative == "less" else difference > 0
+    return {
+        "n": len(a),
+        "baseline_mean": float(a.mean()),
+        "baseline_sd": float(a.std(ddof=1)),
+        "candidate_mean": float(b.mean()),
+        "candidate_sd": float(b.std(ddof=1)),
+        "difference": float(difference.mean()),
+        "low": float(difference.mean() - half_width),
+        "high": float(difference.mean() + half_width),
+        "p": 1.0 if same else float(stats.wilcoxon(difference, alternative=alternative).pvalue),
+        "wins": int(better.sum()),
+        "ties": int((difference == 0).sum()),
+    }
+
+
+def comparison_table(
+    results: pd.DataFrame,
+    metrics: Sequence[str],
+    *,
+    by: Sequence[str],
+    baseline: str = "ce",
+    candidate: str = "gence",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Compare two losses in every setting and metric, with Holm's correction over all rows.
+
+    Both directions are tested, each one-sided; the verdict needs a corrected p below 1 - `level` in its direction.
+
+    Args:
+        results: one row for each loss, seed and setting, with columns ``loss``, ``seed``, `by` and `metrics`.
+        metrics: columns where smaller is better.
+        by: columns that make a setting.
+        baseline: a value of ``loss``.
+        candidate: another one.
+        level: of the intervals and of the verdict.
+
+    Returns:
+        One row for each setting and metric: `by`, ``metric``, the columns of :func:`compare`, ``p_holm`` and
+        ``verdict`` (``"lower"``, ``"higher"`` or ``"no difference shown"``, always said of the candidate).
+
+    Raises:
+        ValueError: as :func:`compare`.
+
+    Example:
+        >>> table = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
+        ...                       "error": [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]})
+        >>> comparison_table(table, ["error"], by=["rho"])["verdict"].tolist()
+        ['lower']
+    """
+    rows, higher = [], []
+    for setting, group in results.groupby(list(by), sort=False):
+        values = group.pivot(index="seed", columns="loss")
+        for metric in metrics:
+            pair = values[metric][baseline], values[metric][candidate]
+            rows.append(dict(zip(by, setting, strict=True)) | {"metric": metric} | compare(*pair, level=level))
+            higher.append(compare(*pair, alternative="greater")["p"])
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"])
+    table["verdict"] = np.select(
+        [table["p_holm"] < 1 - level, holm(higher) < 1 - level], ["lower", "higher"], "no difference shown"
+    )
+    return table
+
+
+def comparison_markdown(table: pd.DataFrame, by: Sequence[str], *, names: tuple[str, str] = ("CE", "GenCE")) -> str:
+    """Write a comparison as a Markdown table: fractions in per cent, NLL (nats) and Brier score as they are.
+
+    Args:
+        table: of :func:`comparison_table`.
+        by: its columns that make a setting.
+        names: of baseline and candidate.
+
+    Returns:
+        One line for each row: means with standard deviations, the difference with its interval, p-values, verdict.
+
+    Example:
+        >>> data = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
+        ...                      "error": [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]})
+        >>> print(comparison_markdown(comparison_table(data, ["error"], by=["rho"]), ["rho"]).splitlines()[2])
+        | 1     | error (%) | 45.00 (18.71) | 10.00 (0.00) | -35.00 [-54.63, -15.37]      | 0.0156 | 0.0156    | lower      |
+    """
+    lines = []
+    for row in table.to_dict("records"):
+        nats = row["metric"] in ("nll", "brier")
+        scale, digits = (1, 3) if nats else (100, 2)
+        value = {key: f"{scale * row[key]:.{digits}f}" for key in row if key.endswith(("_mean", "_sd"))}
+        signed = {key: f"{scale * row[key]:+.{digits}f}" for key in ("difference", "low", "high")}
+        lines.append(
+            {key: row[key] for key in by}
+            | {"metric": row["metric"] if nats else f"{row['metric']} (%)"}
+            | {
+                f"{name} (sd)": f"{value[f'{side}_mean']} ({value[f'{side}_sd']})"
+                for name, side in zip(names, ("baseline", "candidate"), strict=True)
+            }
+            | {"difference [95 % interval]": "{difference} [{low}, {high}]".format(**signed)}
+            | {"p": f"{row['p']:.4f}", "p, Holm": f"{row['p_holm']:.4f}", f"{names[1]} is": row["verdict"]}
+        )
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction for testing several hypotheses at once.
+
+    Args:
+        p_values: uncorrected.
+
+    Returns:
+        Corrected p-values, in the same order.
+
+    Source: Holm (1979), through statsmodels.
+
+    Example:
+        >>> holm([0.01, 0.04]).tolist()
+        [0.02, 0.04]
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p_values, method="holm")[1]
+
+
+def _seeds_from_text(text: str) -> tuple[int, ...]:
+    """'3' -> 0..2 (a number of seeds), '0-4,9' -> 0, 1, 2, 3, 4, 9, '[1, 2]' -> 1, 2."""
+    body = text.strip().strip("[]() ")
+    if not re.fullmatch(r"\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*,?", body):
+        raise ValueError("must be a number of seeds, a list, or text such as '0-4,9'")
+    if body.isdigit() and text.strip() == body:
+        return tuple(range(int(body)))
+    seeds: list[int] = []
+    for part in filter(None, re.split(r"\s*,\s*", body)):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return tuple(seeds)
+
+
+def assigned_names(cells: Sequence[str]) -> list[str]:
+    """Names that the last cells assign, going back while a cell holds nothing but assignments and comments."""
+    names: list[str] = []
+    for source in reversed(cells):
+        try:
+            body = ast.parse(source).body
+        except SyntaxError:
+            break
+        if not all(isinstance(node, ast.Assign | ast.AnnAssign) for node in body):
+            break
+        for node in body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [t.id for t in targets if isinstance(t, ast.Name)]
+    return list(dict.fromkeys(names))
+
+
+def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
+    """One plain sentence for each thing that is wrong."""
+    lines: dict[str, str] = {}
+    # A union such as "integer or 'full'" reports each of its members; the last one is the one to explain.
+    for item in error.errors():
+        message = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:
+            lines[""] = message
+            continue
+        name, context = str(item["loc"][0]), item.get("ctx", {})
+        if item["type"] == "literal_error":
+            names = TIERS if name == "tier" else (training.FULL_BATCH,)
+            message = _nearest(given[name], names)
+        else:
+            message = f": {message}" + (f"; nearest valid: {context['ge']:g}" if "ge" in context else "")
+        allowed = f" Allowed: {_ALLOWED_TEXT[name]}." if name in _ALLOWED_TEXT else ""
+        lines[name] = f"{name} = {given.get(name)!r} is not allowed{message}.{allowed}"
+    return "\n".join(lines.values())
+
+
+_ALLOWED_TEXT = {
+    "rho": "a number >= 1 (1 is balanced)",
+    "n_per_class": "a whole number >= 1, or None for all",
+    "batch_size": "a whole number >= 1, or 'full'",
+    "epochs": "a whole number >= 1",
+    "lr": "a number > 0",
+    "weight_decay": "a number >= 0",
+    "tier": ", ".join(TIERS),
+}
+
+
+def _nearest(word: Any, known: Any) -> str:
+    near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.3)
+    return f"; nearest valid: {near[0]!r}" if near else ""
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout this package lies in, and whether tracked files differ from it."""
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).resolve().parent.parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        root, here = git("rev-parse", "--show-toplevel"), str(Path(__file__).resolve().parent.parent)
+        if root is None or Path(root).resolve() != Path(here):
+            return None, None
+        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except FileNotFoundError:  # no git on this machine
+        return None, None
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,223 @@
+"""Run parameters, identity, records that are whole or absent, and paired comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gence import runs
+from gence.runs import ParameterError, Parameters, RunParameters, compare, comparison_table, execute, expand_grid
+
+SMOKE = {"tier": "smoke", "n_per_class": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        ({"lss": "gence"}, ["'lss'", "nearest valid: 'loss'", "dataset, model, loss"]),
+        ({"loss": "genc"}, ["loss = 'genc'", "nearest valid: 'gence'", "Allowed: ce, gence"]),
+        ({"dataset": "digit"}, ["dataset = 'digit'", "nearest valid: 'digits'"]),
+        ({"model": "mpl"}, ["model = 'mpl'", "nearest valid: 'mlp'"]),
+        ({"rho": 0}, ["rho = 0", "nearest valid: 1", "Allowed: a number >= 1"]),
+        ({"rho": float("nan")}, ["rho = nan", "Allowed: a number >= 1"]),
+        ({"rho": "many"}, ["rho = 'many'", "Allowed: a number >= 1"]),
+        ({"n_per_class": 0}, ["n_per_class = 0", "nearest valid: 1"]),
+        ({"n_per_class": 5000}, ["n_per_class = 5000", "nearest valid: 96"]),
+        ({"batch_size": "ful"}, ["batch_size = 'ful'", "nearest valid: 'full'"]),
+        ({"batch_size": 0}, ["batch_size = 0", "nearest valid: 1"]),
+        ({"epochs": 2.5}, ["epochs = 2.5", "whole number"]),
+        ({"lr": 0}, ["lr = 0", "Allowed: a number > 0"]),
+        ({"seeds": 0}, ["seeds = 0", "nearest valid: 1"]),
+        ({"seeds": [1, 1]}, ["seeds = [1, 1]", "different"]),
+        ({"seeds": "a-b"}, ["seeds = 'a-b'", "0-4,9"]),
+        ({"tier": "lap"}, ["tier = 'lap'", "nearest valid: 'laptop'", "smoke, laptop, full"]),
+        ({"device": "gpu"}, ["device = 'gpu'", "cuda"]),
+        ({"loss_options": "{"}, ["loss_options", "JSON"]),
+        ({"loss": "focal", "loss_options": {"gama": 2}}, ["'gama'", "'gamma'"]),
+        ({"loss_options": {"strength": 2}}, ["strength must lie in [0, 1]"]),
+        ({"loss_options": {"reduction": "none"}}, ["one number", "reduction"]),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_is_allowed_and_what_is_nearest(given, needed):
+    with pytest.raises(ParameterError) as error:
+        RunParameters.of(**given)
+    for part in needed:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"),
+    [(3, (0, 1, 2)), ("3", (0, 1, 2)), ("0-2,9", (0, 1, 2, 9)), ("[4, 7]", (4, 7)), ([5], (5,)), ("[5]", (5,))],
+)
+def test_seeds_can_be_given_in_every_form_a_command_line_passes(given, seeds):
+    assert Parameters.of(seeds=given).seeds == seeds
+
+
+def test_identity_holds_what_decides_the_numbers_and_nothing_else():
+    base = RunParameters.of()
+    for same in ({"seeds": 3}, {"device": "cuda"}, {"out": "elsewhere"}, {"rho": 1}):
+        assert RunParameters.of(**same).identity == base.identity
+    others = [{"loss": "ce"}, {"rho": 2}, {"batch_size": "full"}, {"epochs": 51}, {"lr": 0.2}, {"weight_decay": 0}]
+    others += [{"loss_options": {"strength": 0.5}}, {"n_per_class": 10}, {"tier": "smoke"}, {"model": "linear"}]
+    names = {RunParameters.of(**other).identity for other in others} | {base.identity}
+    assert len(names) == len(others) + 1
+
+
+def test_the_notebook_guard_reads_the_parameter_cells_and_no_others():
+    cells = ["", "import numpy as np", "loss = 'ce'  # a comment\nseeds = 2", "# Parameters\nseeds = 3", "guard()"]
+    found = RunParameters.from_notebook({"In": cells, "loss": "ce", "seeds": 3, "np": np, "rows": 1})
+    assert (found.loss, found.seeds) == ("ce", (0, 1, 2))
+    with pytest.raises(ParameterError, match="'sed'; nearest valid: 'seeds'"):
+        RunParameters.from_notebook({"In": ["sed = 3", "guard()"], "sed": 3})
+
+
+def test_execute_resumes_without_repeating_a_seed(tmp_path):
+    first = RunParameters.of(**SMOKE, seeds=[0], out=str(tmp_path))
+    (record,) = execute(first, progress=False)
+    written = record.stat().st_mtime_ns
+    both = execute(RunParameters.of(**SMOKE, seeds=[0, 1], out=str(tmp_path)), progress=False)
+    assert [path.name for path in both] == ["seed0000.json", "seed0001.json"]
+    assert record.stat().st_mtime_ns == written
+
+
+def test_a_record_says_what_was_run_and_where(tmp_path):
+    run = RunParameters.of(**SMOKE, rho=5, loss="ce", seeds=[7], out=str(tmp_path))
+    record = json.loads(execute(run, progress=False)[0].read_text())
+    assert record["identity"] == run.identity
+    assert record["seed"] == 7
+    assert record["parameters"]["epochs"] == runs.SMOKE_EPOCHS
+    assert record["class_counts"] == [5, 4, 3, 3, 2, 2, 2, 1, 1, 1]
+    assert set(record["test"]) == {"last", "best"}
+    origin = record["provenance"]
+    assert origin["tier"] == "smoke"
+    assert origin["duration_s"] > 0
+    assert {"commit", "dirty", "torch", "device", "date", "python"} <= set(origin)
+
+
+def test_a_seed_gets_the_same_record_whatever_it_is_trained_with(tmp_path):
+    alone = execute(RunParameters.of(**SMOKE, seeds=[1], out=str(tmp_path / "a")), progress=False)[0]
+    together = execute(RunParameters.of(**SMOKE, seeds=[0, 1], out=str(tmp_path / "b")), progress=False)[1]
+    a, b = (json.loads(path.read_text())["test"]["last"] for path in (alone, together))
+    assert a == pytest.approx(b, rel=1e-9)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    target = tmp_path / "record.json"
+    runs.write_atomically(target, "first")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        runs.write_atomically(target, "second, half of it")
+    assert target.read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_read_records_names_a_broken_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train\.ipynb"):
+        runs.read_records(tmp_path)
+    (tmp_path / "seed0000.json").write_text('{"schema": 1, "seed"')
+    with pytest.raises(ValueError, match=r"seed0000.json is not a whole record"):
+        runs.read_records(tmp_path)
+
+
+def test_compare_agrees_with_scipy_and_with_arithmetic_by_hand():
+    rng = np.random.default_rng(0)
+    a = pd.Series(rng.normal(size=12))
+    b = a + rng.normal(-0.3, 1, size=12)
+    got = compare(a, b.sample(frac=1, random_state=1))  # pairs by seed, not by position
+    assert got["p"] == stats.wilcoxon(b - a, alternative="less").pvalue
+    interval = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (got["low"], got["high"]) == pytest.approx(tuple(interval))
+    assert got["difference"] == pytest.approx((b - a).mean())
+    assert got["wins"] == ((b - a) < 0).sum()
+
+
+def test_compare_handles_ties_and_refuses_what_cannot_be_paired():
+    same = dict.fromkeys(range(5), 0.1)
+    assert compare(same, same)["p"] == 1.0
+    with pytest.raises(ValueError, match="seeds differ"):
+        compare({0: 0.1, 1: 0.2}, {0: 0.1, 2: 0.2})
+    with pytest.raises(ValueError, match="at least 2"):
+        compare({0: 0.1}, {0: 0.2})
+    with pytest.raises(ValueError, match="'lower'"):
+        compare(same, same, alternative="lower")
+
+
+def test_comparison_table_corrects_over_all_rows_and_looks_both_ways():
+    seeds = range(10)
+    shift = {"down": -1.0, "up": 1.0, "none": 0.0}
+    rows = [
+        {"loss": loss, "seed": s, "setting": name, "error": s + (step + 0.01 * s if loss == "gence" and step else 0)}
+        for name, step in shift.items()
+        for loss in ("ce", "gence")
+        for s in seeds
+    ]
+    table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"])
+    assert table["verdict"].tolist() == ["lower", "higher", "no difference shown"]
+    assert table["p_holm"].iloc[0] == pytest.approx(3 * 2**-10)  # the smallest of three is multiplied by three
+
+
+def test_a_grid_is_the_product_of_what_varies():
+    grid = {"fixed": {"seeds": 2}, "vary": {"loss": ["ce", "gence"], "rho": [1, 50]}}
+    assert [(r.loss, r.rho) for r in expand_grid(grid)] == [("ce", 1), ("ce", 50), ("gence", 1), ("gence", 50)]
+    with pytest.raises(ParameterError, match="'varies'; nearest valid: 'vary'"):
+        expand_grid({"varies": {}})
+    with pytest.raises(ParameterError, match=r"Write \['ce'\]"):
+        expand_grid({"vary": {"loss": "ce"}})
+    with pytest.raises(ParameterError, match="more than once"):
+        expand_grid({"vary": {"rho": [1, 1.0]}})
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_killed_sweep_ends_complete_with_nothing_twice_or_half_written(tmp_path):
+    """Kill the engine and its jobs with SIGKILL in the middle, start it again, and look at every record."""
+    out = tmp_path / "runs"
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        json.dumps(
+            {
+                "fixed": {"tier": "smoke", "seeds": [0], "n_per_class": 5, "out": str(out)},
+                "vary": {"loss": ["ce", "gence"], "batch_size": [16, "full"]},
+            }
+        )
+    )
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), "--cores", "2", "--nolock"]
+    command += ["--rerun-incomplete", "sweep", "--config", f"grid={grid}"]
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait_for(lambda: list(out.glob("*/seed*.json")), first)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/seed*.json")}
+    assert 0 < len(before) < 4
+
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr[-3000:]
+    after = sorted(out.glob("*/seed*.json"))
+    assert len(after) == 4
+    assert len(runs.read_records(out)) == 8  # each record whole, with both checkpoints
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # finished runs were not repeated
+    assert not list(out.rglob("*.tmp")) + list(out.rglob("*.part"))
+    third = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
+    assert "Nothing to be done" in third.stdout + third.stderr
+
+
+def _wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < end, "no record appeared in time"
+        time.sleep(0.05)

@@ -1,0 +1,323 @@
+"""Executing, stamping, checking and staging the book's notebooks. The Snakefile and the tests call this.
+
+    python workflow/notebooks.py run NOTEBOOK OUT      execute with papermill; write outputs and their origin to OUT
+    python workflow/notebooks.py status                say for every committed notebook whether it is fresh, or why not
+    python workflow/notebooks.py accept EXECUTED...    take outputs of fresh executions over into notebooks/
+    python workflow/notebooks.py stage OUT [EXECUTED]  lay out the sources of the book, outputs from EXECUTED
+    python workflow/notebooks.py check-pages HTML      compare the built pages with _toc.yml
+
+A notebook is *fresh* when its code cells, and the code of the ``gence`` modules it imports, are those of the run that
+made its outputs. Prose, comments and docstrings may change without a new run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import tokenize
+from pathlib import Path
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+# Below this a built page holds no content: an empty deployment once stayed unnoticed for months elsewhere.
+MIN_PAGE_BYTES = 5_000
+
+
+def all_notebooks() -> list[Path]:
+    return sorted(p for p in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The notebook's own code cells, without what papermill injected."""
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+
+
+# --- freshness -------------------------------------------------------------------------------------------------
+
+
+def code_of(source: str) -> str:
+    """Source without comments, docstrings, blank lines and trailing spaces: what can change a result."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body and _is_docstring(body[0]):
+            for row in range(body[0].lineno - 1, body[0].end_lineno):
+                lines[row] = ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start
+        if token.type == tokenize.COMMENT and lines[row - 1]:
+            lines[row - 1] = lines[row - 1][:column]
+    text = "\n".join(line.rstrip() for line in lines if line.strip())
+    return text
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def gence_modules(sources: list[str]) -> list[Path]:
+    """Files of the gence modules that these sources import, and of those that these import in turn."""
+    found: set[Path] = set()
+    pending = list(sources)
+    while pending:
+        for name in _imported(pending.pop()):
+            path = ROOT / "gence" / f"{name}.py"
+            if path.exists() and path not in found:
+                found.add(path)
+                pending.append(path.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def _imported(source: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(_without_magics(source))):
+        if isinstance(node, ast.ImportFrom) and node.module == "gence":
+            names.add("__init__")
+            names |= {
+                alias.name if (ROOT / "gence" / f"{alias.name}.py").exists() else "losses" for alias in node.names
+            }
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gence."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "gence":
+                    names |= {"__init__", "losses"}
+                elif alias.name.startswith("gence."):
+                    names.add(alias.name.split(".")[1])
+    return names
+
+
+def _without_magics(source: str) -> str:
+    """IPython's % and ! lines are no Python; keep their indentation valid."""
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+
+
+def code_hashes(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """Name to hash, for the notebook's cells and for each gence module they use."""
+    sources = [cell.source for cell in code_cells(notebook)]
+    parts = {"cells": "\n# next cell\n".join(sources)}
+    for path in gence_modules(sources):
+        parts[f"gence/{path.name}"] = code_of(path.read_text(encoding="utf-8"))
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
+
+
+def why_stale(notebook: nbformat.NotebookNode) -> str | None:
+    """None for a fresh notebook, else the reason in words."""
+    stamp = notebook.metadata.get("gence")
+    if stamp is None:
+        return "it was never executed by `make refresh`"
+    now = code_hashes(notebook)
+    changed = [name for name in now if stamp["code"].get(name) != now[name]]
+    gone = [name for name in stamp["code"] if name not in now]
+    return f"changed since its run: {', '.join(changed + gone)}" if changed or gone else None
+
+
+# --- execution -------------------------------------------------------------------------------------------------
+
+
+def run(source: Path, target: Path) -> None:
+    """Execute a notebook with papermill and write it, normalised and stamped; nothing is written on failure."""
+    import papermill
+
+    from gence import runs
+
+    notebook = read(source)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["GENCE_RUNS"] = scratch  # a fresh execution must not find records of earlier ones
+        raw = Path(scratch) / "executed.ipynb"
+        papermill.execute_notebook(str(source), str(raw), cwd=str(source.parent), progress_bar={"desc": source.stem})
+        executed = read(raw)
+    duration = time.perf_counter() - start
+    take_outputs(notebook, executed)
+    parameters = runs.Parameters.of(**_common_parameters(notebook))
+    origin = runs.provenance()
+    notebook.metadata["gence"] = {
+        "code": code_hashes(notebook),
+        "tier": parameters.tier,
+        "n_seeds": len(parameters.effective().seeds),
+        "duration_s": round(duration),
+        **{key: origin[key] for key in ("commit", "dirty", "date", "device", "python", "torch", "gence")},
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_atomically(target, nbformat.writes(notebook) + "\n")
+
+
+def _common_parameters(notebook: nbformat.NotebookNode) -> dict[str, object]:
+    """Seeds and tier, as the cell tagged "parameters" sets them."""
+    for cell in code_cells(notebook):
+        if "parameters" in cell.metadata.get("tags", []):
+            body = ast.parse(cell.source).body
+            values = {node.targets[0].id: ast.literal_eval(node.value) for node in body if isinstance(node, ast.Assign)}
+            return {name: values[name] for name in ("seeds", "tier") if name in values}
+    raise SystemExit("the notebook has no cell tagged 'parameters'")
+
+
+def take_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> None:
+    """Put the outputs of an execution into a notebook with the same code cells, without what changes by itself."""
+    mine, theirs = code_cells(notebook), code_cells(executed)
+    if [cell.source for cell in mine] != [cell.source for cell in theirs]:
+        raise SystemExit("the execution has other code cells than the notebook: run `make clean`, then `make book`")
+    for count, (cell, done) in enumerate(zip(mine, theirs, strict=True), start=1):
+        cell.outputs = [output for output in done.outputs if not _is_progress(output)]
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = count
+    notebook.metadata = {
+        key: value for key, value in executed.metadata.items() if key in ("kernelspec", "language_info", "gence")
+    }
+    notebook.metadata.get("language_info", {}).pop("version", None)
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    """Progress bars go to stderr; anything else there is a warning that must not be published unseen."""
+    if output.get("name") != "stderr":
+        return False
+    if "warning" in output.text.lower() or "error" in output.text.lower():
+        raise SystemExit(f"a cell wrote a warning, which no page may carry:\n{output.text}")
+    return True
+
+
+def accept(executed: list[Path]) -> None:
+    """Take the outputs of fresh executions of the present code over into the committed notebooks."""
+    for path in executed:
+        source = NOTEBOOKS / path.relative_to(_executed_root(path))
+        done, notebook = read(path), read(source)
+        stamp = done.metadata["gence"]
+        if stamp["dirty"]:
+            raise SystemExit(f"{source.name} was run on changed, uncommitted files: commit the code, then run again")
+        take_outputs(notebook, done)
+        if why_stale(notebook):
+            raise SystemExit(f"{source.name}: {why_stale(notebook)}. Run again.")
+        source.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        print(f"accepted {source.relative_to(ROOT)}")
+
+
+def _executed_root(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.name == "executed")
+
+
+# --- the book's sources ----------------------------------------------------------------------------------------
+
+
+def stage(target: Path, executed: Path | None) -> None:
+    """Lay out the book's sources: prose from the working tree, outputs from `executed` or as committed."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT / "book", target / "book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(ROOT / name, target / name)
+    for source in all_notebooks():
+        inside = source.relative_to(NOTEBOOKS)
+        notebook = read(source)
+        if executed is not None:
+            take_outputs(notebook, read(executed / inside))
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(freshness_line(notebook)))
+        path = target / "notebooks" / inside
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(nbformat.writes(notebook), encoding="utf-8")
+
+
+def freshness_line(notebook: nbformat.NotebookNode) -> str:
+    """One line for the top of the page: where its numbers come from and whether they are up to date."""
+    stamp, stale = notebook.metadata.get("gence"), why_stale(notebook)
+    if stamp is None:
+        return '<p class="freshness stale">Not run.</p>'
+    commit = f"commit {stamp['commit'] or 'unknown'}" + (" with uncommitted changes" if stamp["dirty"] else "")
+    parts = [
+        f"{stamp['tier']} tier",
+        f"{stamp['n_seeds']} seeds",
+        stamp["device"],
+        f"torch {stamp['torch']}",
+        commit,
+        stamp["date"][:10],
+        f"{stamp['duration_s']} s",
+        f"stale: {stale}" if stale else "fresh",
+    ]
+    return f'<p class="freshness {"stale" if stale else "fresh"}">This page was run: {" · ".join(parts)}</p>'
+
+
+def pages_of_toc() -> list[str]:
+    """The documents that _toc.yml names, without extension."""
+    found: list[str] = []
+
+    def walk(node: object) -> None:
+        if isinstance(node, dict):
+            found.extend(str(value) for key, value in node.items() if key in ("root", "file"))
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    return found
+
+
+def check_pages(html: Path) -> list[str]:
+    """What is wrong with a build: pages of the contents that are missing or empty, pages nobody can reach."""
+    wanted = {f"{page}.html" for page in pages_of_toc()}
+    extra = {"index.html", "genindex.html", "search.html", "py-modindex.html", "prf-prf.html"}
+    built = {str(p.relative_to(html)) for p in html.rglob("*.html") if "_static" not in p.parts}
+    wrong = [f"{page} is missing" for page in sorted(wanted - built)]
+    wrong += [f"{page} is not in _toc.yml" for page in sorted(built - wanted - extra)]
+    for page in sorted(wanted & built):
+        size = (html / page).stat().st_size
+        if size < MIN_PAGE_BYTES:
+            wrong.append(f"{page} holds only {size} bytes")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, arguments in {
+        "run": ("source", "target"),
+        "status": (),
+        "accept": ("executed+",),
+        "stage": ("target", "executed?"),
+        "check-pages": ("html",),
+    }.items():
+        command = commands.add_parser(name)
+        for argument in arguments:
+            command.add_argument(argument.rstrip("+?"), type=Path, nargs=argument[-1] if argument[-1] in "+?" else None)
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given.source.resolve(), given.target)
+    elif given.command == "accept":
+        accept([path.resolve() for path in given.executed])
+    elif given.command == "stage":
+        stage(given.target, given.executed)
+    elif given.command == "check-pages":
+        wrong = check_pages(given.html)
+        print("\n".join(wrong) if wrong else f"{len(pages_of_toc())} pages of _toc.yml are built")
+        return 1 if wrong else 0
+    else:
+        reasons = {path: why_stale(read(path)) for path in all_notebooks()}
+        for path, reason in reasons.items():
+            print(f"{path.relative_to(ROOT)}: {f'stale, {reason}' if reason else 'fresh'}")
+        return 1 if any(reasons.values()) else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
