@@ -37,7 +37,7 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 	@$(SNAKEMAKE) html
 	@echo "The book: $(CURDIR)/_build/committed/html/index.html"
 
-test: html lint ## run all tests
+test: lint html ## run all tests
 	@GENCE_RUNS=$$(mktemp -d) $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env
 
 lint: $(STAMP) ## check style
@@ -51,11 +51,11 @@ plan: $(STAMP) ## show what is stale in the book, or in GRID=..., and why
 	@$(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock -n $(if $(filter file,$(origin GRID)),book,sweep --config grid=$(GRID))
 
 status: $(STAMP) ## say for every notebook whether its committed outputs are fresh
-	@$(BIN)/python workflow/notebooks.py status
+	@$(BIN)/python workflow/notebook_tools.py status
 
 refresh: $(STAMP) ## execute what is stale and take the outputs over into notebooks/ (commit the code first)
 	@$(SNAKEMAKE) book
-	@$(BIN)/python workflow/notebooks.py accept $$(find _build/executed -name '*.ipynb')
+	@$(BIN)/python workflow/notebook_tools.py accept $$(find _build/executed -name '*.ipynb')
 
 serve: html ## serve the book on http://localhost:8000
 	@$(BIN)/python -m http.server -d _build/committed/html 8000

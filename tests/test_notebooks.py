@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
-import notebooks as nb  # noqa: E402
+import notebook_tools as nb  # noqa: E402
 
 ALL = nb.all_notebooks()
 CHAPTERS = [path for path in ALL if path.parent == nb.NOTEBOOKS]

@@ -1,10 +1,12 @@
 """Executing, stamping, checking and staging the book's notebooks. The Snakefile and the tests call this.
 
-    python workflow/notebooks.py run NOTEBOOK OUT      execute with papermill; write outputs and their origin to OUT
-    python workflow/notebooks.py status                say for every committed notebook whether it is fresh, or why not
-    python workflow/notebooks.py accept EXECUTED...    take outputs of fresh executions over into notebooks/
-    python workflow/notebooks.py stage OUT [EXECUTED]  lay out the sources of the book, outputs from EXECUTED
-    python workflow/notebooks.py check-pages HTML      compare the built pages with _toc.yml
+With `python workflow/notebook_tools.py` before them:
+
+    run NOTEBOOK OUT      execute with papermill; write outputs and their origin to OUT
+    status                say for every committed notebook whether it is fresh, or why not
+    accept EXECUTED...    take outputs of fresh executions over into notebooks/
+    stage OUT [EXECUTED]  lay out the sources of the book, outputs from EXECUTED
+    check-pages HTML      compare the built pages with _toc.yml
 
 A notebook is *fresh* when its code cells, and the code of the ``gence`` modules it imports, are those of the run that
 made its outputs. Prose, comments and docstrings may change without a new run.
