@@ -225,7 +225,9 @@ def _executed_root(path: Path) -> Path:
 def stage(target: Path, executed: Path | None) -> None:
     """Lay out the book's sources: prose from the working tree, outputs from `executed` or as committed."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(ROOT / "book", target / "book")
+    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    with (target / "book" / "claims.md").open("a", encoding="utf-8") as page:
+        page.write(ledger())
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(ROOT / name, target / name)
     for source in all_notebooks():
@@ -256,6 +258,36 @@ def freshness_line(notebook: nbformat.NotebookNode) -> str:
         f"stale: {stale}" if stale else "fresh",
     ]
     return f'<p class="freshness {"stale" if stale else "fresh"}">This page was run: {" · ".join(parts)}</p>'
+
+
+def claims() -> list[dict[str, str]]:
+    """The claim ledger's data."""
+    return yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))
+
+
+def ledger() -> str:
+    """The claim ledger as a Markdown page body: one section for each status, one list entry for each claim."""
+    headings = {"fails": "Does not hold", "holds": "Holds", "open": "Open"}
+    lines: list[str] = []
+    for status, heading in headings.items():
+        chosen = [claim for claim in claims() if claim["status"] == status]
+        if not chosen:
+            continue
+        lines += ["", f"## {heading} ({len(chosen)})", ""]
+        lines += ["| Claim | Statement | What was checked | Source | Evidence |", "| --- | --- | --- | --- | --- |"]
+        lines += [_ledger_row(claim) for claim in chosen]
+    return "\n".join(lines) + "\n"
+
+
+def _ledger_row(claim: dict[str, str]) -> str:
+    links = []
+    for kind in ("derivation", "check"):
+        if claim.get(kind):
+            links.append(f"[{kind}](../{claim[kind].split('#')[0]})")
+    if claim.get("test"):
+        links.append(f"`{claim['test'].removeprefix('tests/')}`")
+    cells = [f"**{claim['id']}**", claim["statement"], claim.get("note", ""), claim["source"], ", ".join(links)]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def pages_of_toc() -> list[str]:

@@ -1,0 +1,73 @@
+"""The claim ledger: every settled claim has a derivation, a check cell and a test, and nothing else claims to be one."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow"))
+import notebook_tools as nb  # noqa: E402
+
+CLAIMS = {claim["id"]: claim for claim in nb.claims()}
+SETTLED = [claim for claim in CLAIMS.values() if claim["status"] != "open"]
+
+
+def claim_id(claim: dict[str, str]) -> str:
+    return claim["id"]
+
+
+def check_cells() -> dict[str, set[str]]:
+    """Claim id to the notebooks that have a cell tagged with it."""
+    found: dict[str, set[str]] = {}
+    for path in nb.all_notebooks():
+        for cell in nb.code_cells(nb.read(path)):
+            for tag in cell.metadata.get("tags", []):
+                if tag.startswith("claim:"):
+                    found.setdefault(tag.removeprefix("claim:"), set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def marked_tests() -> dict[str, set[str]]:
+    """Claim id to the tests that carry its marker."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for decorator in getattr(node, "decorator_list", []):
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.claim":
+                    for argument in decorator.args:
+                        found.setdefault(argument.value, set()).add(f"tests/{path.name}::{node.name}")
+    return found
+
+
+def test_ids_are_unique_and_every_row_is_whole():
+    assert len(CLAIMS) == len(nb.claims())
+    for claim in CLAIMS.values():
+        assert claim["status"] in ("holds", "fails", "open")
+        for key in ("statement", "source", "note"):
+            assert str(claim.get(key, "")).strip(), f"{claim['id']} has no {key}"
+
+
+@pytest.mark.parametrize("claim", SETTLED, ids=claim_id)
+def test_a_settled_claim_has_a_derivation_a_check_cell_and_a_test(claim):
+    notebook, _, heading = claim["derivation"].partition("#")
+    text = (ROOT / notebook).read_text(encoding="utf-8")
+    assert not heading or heading in text, f"{notebook} has no section {heading!r}"
+    assert claim["check"] in check_cells().get(claim["id"], set()), f"no cell tagged claim:{claim['id']}"
+    assert claim["test"] in marked_tests().get(claim["id"], set()), f"{claim['test']} lacks the claim's marker"
+
+
+def test_no_check_and_no_test_without_a_claim():
+    assert set(check_cells()) <= set(CLAIMS)
+    assert set(marked_tests()) <= set(CLAIMS)
+
+
+def test_the_page_shows_every_claim():
+    page = nb.ledger()
+    for claim in CLAIMS.values():
+        assert f"**{claim['id']}**" in page
+    assert not re.search(r"\| *\|", page.replace("| --- |", "")), "an empty cell"
