@@ -272,6 +272,7 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
         The paths of all records of the run, in the order of the seeds.
 
     Raises:
+        ParameterError: a GPU is asked for where there is none.
         FloatingPointError: the loss of a seed became NaN or infinite.
         OSError: the folder cannot be written.
 
@@ -280,6 +281,8 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
         'seed0000.json'
     """
     run = parameters.effective()
+    if run.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ParameterError(f"device = {run.device!r} is not there: torch sees no GPU on this machine. Use 'cpu'.")
     run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(run.folder / ".lock"):  # released by the system when a process dies
         missing = [seed for seed in run.seeds if not run.record_path(seed).exists()]

@@ -111,6 +111,12 @@ def test_a_seed_gets_the_same_record_whatever_it_is_trained_with(tmp_path):
     assert a == pytest.approx(b, rel=1e-9)
 
 
+def test_a_gpu_that_is_not_there_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ParameterError, match="no GPU"):
+        execute(RunParameters.of(**SMOKE, device="cuda", out=str(tmp_path)))
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "record.json"
     runs.write_atomically(target, "first")
