@@ -542,7 +542,7 @@ def comparison_table(
         ``verdict`` (``"lower"``, ``"higher"`` or ``"no difference shown"``, always said of the candidate).
 
     Raises:
-        ValueError: as :func:`compare`.
+        ValueError: as :func:`compare`; a name in `by` that is also a column of the result.
 
     Example:
         >>> table = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
@@ -555,7 +555,10 @@ def comparison_table(
         values = group.pivot(index="seed", columns="loss")
         for metric in metrics:
             pair = values[metric][baseline], values[metric][candidate]
-            rows.append(dict(zip(by, setting, strict=True)) | {"metric": metric} | compare(*pair, level=level))
+            found = {"metric": metric} | compare(*pair, level=level)
+            if clash := set(by) & set(found):
+                raise ValueError(f"the result has its own column {sorted(clash)}: rename this one in `by`")
+            rows.append(dict(zip(by, setting, strict=True)) | found)
             higher.append(compare(*pair, alternative="greater")["p"])
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])

@@ -172,6 +172,12 @@ def test_comparison_table_corrects_over_all_rows_and_looks_both_ways():
     assert table["p_holm"].iloc[0] == pytest.approx(3 * 2**-10)  # the smallest of three is multiplied by three
 
 
+def test_a_setting_cannot_hide_a_column_of_the_comparison():
+    rows = [{"loss": loss, "seed": s, "n": 500, "error": s} for loss in ("ce", "gence") for s in range(3)]
+    with pytest.raises(ValueError, match=r"its own column \['n'\]"):
+        comparison_table(pd.DataFrame(rows), ["error"], by=["n"])
+
+
 def test_a_grid_is_the_product_of_what_varies():
     grid = {"fixed": {"seeds": 2}, "vary": {"loss": ["ce", "gence"], "rho": [1, 50]}}
     assert [(r.loss, r.rho) for r in expand_grid(grid)] == [("ce", 1), ("ce", 50), ("gence", 1), ("gence", 50)]
