@@ -14,6 +14,8 @@ GRID ?= workflow/grids/laptop.yaml
 SNAKEMAKE := $(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet host --keep-going
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait must not spin: on a busy machine they would take the cores from those that work.
+export OMP_WAIT_POLICY := passive
 
 .PHONY: help setup book html test lint sweep plan status refresh serve lock clean distclean
 

@@ -272,6 +272,7 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
         The paths of all records of the run, in the order of the seeds.
 
     Raises:
+        ParameterError: a GPU is asked for where there is none.
         FloatingPointError: the loss of a seed became NaN or infinite.
         OSError: the folder cannot be written.
 
@@ -280,6 +281,8 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
         'seed0000.json'
     """
     run = parameters.effective()
+    if run.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ParameterError(f"device = {run.device!r} is not there: torch sees no GPU on this machine. Use 'cpu'.")
     run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(run.folder / ".lock"):  # released by the system when a process dies
         missing = [seed for seed in run.seeds if not run.record_path(seed).exists()]
@@ -539,7 +542,7 @@ def comparison_table(
         ``verdict`` (``"lower"``, ``"higher"`` or ``"no difference shown"``, always said of the candidate).
 
     Raises:
-        ValueError: as :func:`compare`.
+        ValueError: as :func:`compare`; a name in `by` that is also a column of the result.
 
     Example:
         >>> table = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
@@ -552,7 +555,10 @@ def comparison_table(
         values = group.pivot(index="seed", columns="loss")
         for metric in metrics:
             pair = values[metric][baseline], values[metric][candidate]
-            rows.append(dict(zip(by, setting, strict=True)) | {"metric": metric} | compare(*pair, level=level))
+            found = {"metric": metric} | compare(*pair, level=level)
+            if clash := set(by) & set(found):
+                raise ValueError(f"the result has its own column {sorted(clash)}: rename this one in `by`")
+            rows.append(dict(zip(by, setting, strict=True)) | found)
             higher.append(compare(*pair, alternative="greater")["p"])
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])

@@ -111,6 +111,12 @@ def test_a_seed_gets_the_same_record_whatever_it_is_trained_with(tmp_path):
     assert a == pytest.approx(b, rel=1e-9)
 
 
+def test_a_gpu_that_is_not_there_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ParameterError, match="no GPU"):
+        execute(RunParameters.of(**SMOKE, device="cuda", out=str(tmp_path)))
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "record.json"
     runs.write_atomically(target, "first")
@@ -164,6 +170,12 @@ def test_comparison_table_corrects_over_all_rows_and_looks_both_ways():
     table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"])
     assert table["verdict"].tolist() == ["lower", "higher", "no difference shown"]
     assert table["p_holm"].iloc[0] == pytest.approx(3 * 2**-10)  # the smallest of three is multiplied by three
+
+
+def test_a_setting_cannot_hide_a_column_of_the_comparison():
+    rows = [{"loss": loss, "seed": s, "n": 500, "error": s} for loss in ("ce", "gence") for s in range(3)]
+    with pytest.raises(ValueError, match=r"its own column \['n'\]"):
+        comparison_table(pd.DataFrame(rows), ["error"], by=["n"])
 
 
 def test_a_grid_is_the_product_of_what_varies():
