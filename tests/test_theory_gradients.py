@@ -95,7 +95,7 @@ def hard_case(batch):
 
 @pytest.mark.claim("G7")
 def test_equation_8_lacks_the_factor_and_the_cross_terms(batch):
-    z, labels, p, a, w = hard_case(batch)
+    _, labels, p, a, w = hard_case(batch)
     n = len(labels)
     free = p.clone().requires_grad_()
     value = -(a * (free / free.sum(0)).log()).sum() / n  # the paper's equation (4)
@@ -126,7 +126,7 @@ def test_equation_8_alone_would_be_a_reweighting_of_cross_entropy(batch):
 
 @pytest.mark.claim("frozen-tax")
 def test_cross_entropy_plus_a_frozen_tax_has_the_gradient(batch):
-    z, labels, _, a, w = hard_case(batch)
+    z, labels, _, _, w = hard_case(batch)
     p = z.softmax(1)
     taxed = F.cross_entropy(z, labels) + (w * p).sum() / len(labels)
     assert (gradient(taxed, z) - gradient(generative_cross_entropy(z, labels), z)).abs().max() < 1e-12
@@ -195,7 +195,7 @@ def test_when_a_true_logit_is_lowered():
 
 @pytest.mark.claim("bias-pull")
 def test_the_pull_on_the_bias(batch):
-    z, labels, p, a, w = hard_case(batch)
+    z, labels, p, _, w = hard_case(batch)
     n, k = z.shape
     ce = -gradient(F.cross_entropy(z, labels), z).sum(0)
     gence = -gradient(generative_cross_entropy(z, labels), z).sum(0)
@@ -240,9 +240,6 @@ def test_blind_predictions(batch):
     value = generative_cross_entropy(blind, labels)
     push = gradient(value, blind)
     assert value.item() == pytest.approx(np.log(n), abs=1e-12)
-    frequencies = torch.bincount(labels, minlength=k) / n
-    expected = (frequencies.double() - F.one_hot(labels, k)) / n
-    assert (push - expected).abs().max() < 1e-7 if frequencies.dtype == torch.float32 else 1e-12
     exact = (torch.bincount(labels, minlength=k).double() / n - F.one_hot(labels, k)) / n
     assert (push - exact).abs().max() < 1e-12
     assert push.sum(0).abs().max() < 1e-12
