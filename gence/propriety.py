@@ -348,7 +348,9 @@ def other_minimiser(q: ArrayLike, reach: float = 0.9) -> Floats:
     if not 0 < reach < 1:
         raise ValueError(f"reach must lie strictly between 0 and 1, but got {reach}. Try 0.9.")
     if completeness(q).complete:
-        raise ValueError(f"Q is complete (rank {q.shape[1]} = number of classes): Q itself is the only minimiser of GenCE")
+        raise ValueError(
+            f"Q is complete (rank {q.shape[1]} = number of classes): Q itself is the only minimiser of GenCE"
+        )
     present = q.sum(0) > 0
     moves = flat_directions(q[:, present])
     if moves.shape[1]:
@@ -458,6 +460,7 @@ def _vectors(n_classes: int, rng: np.random.Generator, n: int) -> list[Floats]:
 
 def _tables(n_classes: int, rng: np.random.Generator, n: int, complete_only: bool) -> list[Floats]:
     """Random complete tables and, where asked for, the three ways to be incomplete."""
+
     def draw(rows: int, classes: int) -> Floats:
         own = np.eye(classes)[np.arange(rows) % classes]  # each row leans to one class: well-conditioned
         return 0.5 * own + 0.5 * rng.dirichlet(np.ones(classes), rows)

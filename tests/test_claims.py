@@ -1,4 +1,4 @@
-"""The claim ledger: every settled claim has a derivation, a check cell and a test, and nothing else claims to be one."""
+"""The claim ledger: a settled claim has a derivation, a check cell and a test, and nothing else poses as one."""
 
 from __future__ import annotations
 
