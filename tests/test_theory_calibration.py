@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_the_noise_floor_of_a_calibrated_model_is_as_predicted(n, n_bins, accura
         y = np.where(rng.random(n) < c, 0, 1)
         measured.append(metrics.expected_calibration_error(p, y, n_bins))
     edges = np.arange(n_bins + 1) / n_bins
-    v = [(c * (1 - c))[(low < c) & (c <= high)].sum() for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    v = [(c * (1 - c))[(low < c) & (c <= high)].sum() for low, high in pairwise(edges)]
     bound = np.sqrt(v).sum() / n
     error = np.std(measured, ddof=1) / np.sqrt(len(measured))
     assert np.mean(measured) < bound - 4 * error  # strictly below the bound ...
