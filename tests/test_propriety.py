@@ -49,6 +49,7 @@ def twins(n, k, seed):
     return np.column_stack([q[:, :-1], 0.6 * q[:, -1], 0.4 * q[:, -1]])
 
 
+@pytest.mark.claim("propriety-lab")
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
 @pytest.mark.parametrize("name", PROPER)
 def test_proper_losses_are_found_strictly_proper(name, n_classes):
@@ -59,6 +60,7 @@ def test_proper_losses_are_found_strictly_proper(name, n_classes):
     assert str(verdict).startswith("strictly proper")
 
 
+@pytest.mark.claim("propriety-lab")
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
 @pytest.mark.parametrize("name", IMPROPER)
 def test_improper_losses_come_with_a_belief_they_distort(name, n_classes):
@@ -72,6 +74,7 @@ def test_improper_losses_come_with_a_belief_they_distort(name, n_classes):
     assert str(verdict).startswith("not proper")
 
 
+@pytest.mark.claim("propriety-lab")
 def test_the_verdict_on_gence_depends_on_completeness_and_on_the_strength():
     gence, half = make_loss("gence"), make_loss("gence", strength=0.5)
     everywhere = propriety.is_strictly_proper(gence, 3)
