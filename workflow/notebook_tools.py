@@ -266,28 +266,24 @@ def claims() -> list[dict[str, str]]:
 
 
 def ledger() -> str:
-    """The claim ledger as a Markdown page body: one section for each status, one list entry for each claim."""
+    """The claim ledger as a Markdown page body: one section for each status, one block for each claim."""
     headings = {"fails": "Does not hold", "holds": "Holds", "open": "Open"}
     lines: list[str] = []
     for status, heading in headings.items():
         chosen = [claim for claim in claims() if claim["status"] == status]
-        if not chosen:
-            continue
-        lines += ["", f"## {heading} ({len(chosen)})", ""]
-        lines += ["| Claim | Statement | What was checked | Source | Evidence |", "| --- | --- | --- | --- | --- |"]
-        lines += [_ledger_row(claim) for claim in chosen]
+        if chosen:
+            lines += ["", f"## {heading} ({len(chosen)})", "", *map(_ledger_entry, chosen)]
     return "\n".join(lines) + "\n"
 
 
-def _ledger_row(claim: dict[str, str]) -> str:
-    links = []
-    for kind in ("derivation", "check"):
-        if claim.get(kind):
-            links.append(f"[{kind}](../{claim[kind].split('#')[0]})")
+def _ledger_entry(claim: dict[str, str]) -> str:
+    evidence = [f"[{kind}](../{claim[kind].split('#')[0]})" for kind in ("derivation", "check") if claim.get(kind)]
     if claim.get("test"):
-        links.append(f"`{claim['test'].removeprefix('tests/')}`")
-    cells = [f"**{claim['id']}**", claim["statement"], claim.get("note", ""), claim["source"], ", ".join(links)]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        evidence.append(f"`{claim['test'].removeprefix('tests/')}`")
+    return (
+        f"**{claim['id']}** ({claim['source']}). {claim['statement']}\n\n"
+        f"> {claim['note']} *Evidence:* {', '.join(evidence)}\n"
+    )
 
 
 def pages_of_toc() -> list[str]:
