@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import re
 import shutil
 from functools import partial
@@ -24,7 +23,6 @@ from gence.losses import brier_loss, focal_loss, generative_cross_entropy
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "book" / "_static" / "explorers"
 BUILT = ROOT / "_build" / "committed" / "html"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 LOSSES = [
     ("ce", 0.0),
     ("brier", 0.0),
@@ -75,20 +73,6 @@ def folder(tmp_path_factory):
     (folder / "book" / "explorers.html").write_text(harness(), encoding="utf-8")
     shutil.copytree(FOLDER, folder / "_static" / "explorers")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        message = f"no browser found (looked for {', '.join(BROWSERS)}): install one, for example apt install chromium"
-        pytest.fail(message) if os.environ.get("GENCE_REQUIRE_BROWSER") else pytest.skip(message)
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
