@@ -1,33 +1,55 @@
-"""Classification losses on logits: functional forms, thin modules, and ``make_loss``.
+"""Classification losses on logits: functional forms, modules, a registry, and ``make_loss``.
 
 Notation, as in the book: N samples, K classes, z logits, p = softmax(z), q target distribution, y label.
-Every functional loss takes logits of shape (N, K), (N, K, d1, ...) or (K,) and class indices; those that follow
-the whole contract of :func:`torch.nn.functional.cross_entropy` say so.
+:func:`cross_entropy` and :func:`generative_cross_entropy` follow the whole contract of
+:func:`torch.nn.functional.cross_entropy`. The others take logits (N, K) or (N, K, d1, ...) and class indices (N,) or
+(N, d1, ...), and ``reduction="mean"`` (over all samples), ``"sum"`` or ``"none"``. Half precision is computed in
+float32. Where published formula and official code differ, the formula is the default.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
-    "BrierLoss",
-    "CrossEntropyLoss",
-    "FocalLoss",
+    "DUAL_FOCAL_GAMMAS",
+    "REGISTRY",
+    "AdaFocalLoss",
+    "EntropyLoss",
+    "FunctionalLoss",
     "GenCELoss",
+    "LossInfo",
+    "ScheduledFocalLoss",
     "brier_loss",
+    "class_balanced_loss",
+    "cross_entropy",
+    "dual_focal_loss",
+    "flsd_loss",
     "focal_loss",
+    "gence_focal_loss",
     "generative_cross_entropy",
+    "inverse_focal_loss",
+    "logit_adjusted_loss",
     "loss_names",
+    "lq_loss",
     "make_loss",
+    "mmce_loss",
+    "symmetric_cross_entropy",
 ]
 
-CrossEntropyLoss = nn.CrossEntropyLoss
+
+# --- GenCE ------------------------------------------------------------------------------------------------------
 
 
 def generative_cross_entropy(
@@ -39,6 +61,7 @@ def generative_cross_entropy(
     label_smoothing: float = 0.0,
     *,
     strength: float = 1.0,
+    group: dist.ProcessGroup | None = None,
 ) -> Tensor:
     r"""Generative Cross-Entropy: cross-entropy with the true class's score normalised over the batch.
 
@@ -53,6 +76,10 @@ def generative_cross_entropy(
     The smallest value is not 0. On a batch with class counts n_k the floor is ``sum_k (n_k/N) log n_k`` (for
     strength 1, no weights): compare values only between batches of the same composition.
 
+    With `group` the column sums run over the batches of all its processes. The mean of the returned values over the
+    processes is then the loss of the whole batch, and DistributedDataParallel, which averages gradients, gives the
+    gradient of one process that holds it all. Every process must call forward and backward, an empty shard included.
+
     Args:
         input: logits, (N, K), (N, K, d1, ...) or (K,). Half precision is computed in float32.
         target: class indices (N,), (N, d1, ...) or (), or class probabilities of the shape of `input`.
@@ -61,6 +88,7 @@ def generative_cross_entropy(
         reduction: ``"mean"`` (over the sum of weights, or over N for probabilities), ``"sum"`` or ``"none"``.
         label_smoothing: epsilon in [0, 1]; the target becomes (1 - epsilon) q + epsilon / K.
         strength: factor of the batch term, in [0, 1].
+        group: a torch.distributed process group over whose processes the batch is spread; None is this process only.
 
     Returns:
         The loss in nats: a scalar, or for ``"none"`` the shape of the class-index target.
@@ -68,10 +96,11 @@ def generative_cross_entropy(
     Raises:
         ValueError: `strength` outside [0, 1], an unknown `reduction`, batch sizes that differ.
         IndexError: a label outside 0..K-1 that is not `ignore_index`.
-        RuntimeError: wrong target dtype or shape, wrong weight shape, `label_smoothing` outside [0, 1].
+        RuntimeError: wrong target dtype or shape, wrong weight shape, `label_smoothing` outside [0, 1], a second
+            derivative with `group`.
 
     Source: Zhan, Zhou and Shen (2026), eq. (4); label smoothing from eqs. (5)-(6) with the target smoothed
-    consistently; `strength` and `weight` are the book's.
+    consistently; `strength`, `weight` and `group` are the book's.
 
     Example:
         >>> import torch
@@ -84,164 +113,240 @@ def generative_cross_entropy(
     """
     _check_strength(strength)
     _check_reduction(reduction)
-    if input.dim() == 1:  # one sample without a batch dimension
-        target = target if target.dim() == 1 and target.shape != input.shape else target[None]
-        batched = generative_cross_entropy(
-            input[None], target, weight, ignore_index, reduction, label_smoothing, strength=strength
-        )
-        return batched[0] if reduction == "none" else batched
-
-    log_p = F.log_softmax(_at_least_float32(input), dim=1)
-    soft = _is_soft(log_p, target)
-    if soft:
-        target = target.to(log_p.dtype)
-    weight = None if weight is None else weight.to(log_p.dtype)
-
-    def counted(log_score: Tensor, smoothing: float = label_smoothing) -> Tensor:
-        """-sum_k a_ik log_score_ik for each sample: the one place where targets, weights and smoothing meet."""
-        return _negative_log_score(log_score, target, weight, ignore_index, smoothing, soft=soft)
-
-    loss = counted(log_p)
-    minus_one = -torch.ones_like(log_p[:1, :1]).expand_as(log_p)
-    if strength > 0:
-        multiplicity = counted(minus_one)  # m_i = sum_k a_ik, and 0 for ignored samples
-        log_column_sum = _log_column_sum(log_p, multiplicity)
-        loss = loss + strength * counted(-log_column_sum.expand_as(log_p))
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    soft = _check_as_cross_entropy(input, target, weight, ignore_index)
+    exact = [x for x in (input, target if soft else None, weight) if x is not None]
+    z = _rows(input.to(_working_dtype(exact)))
+    if soft or label_smoothing > 0:
+        a, total = _class_mass(z, target, weight, ignore_index, label_smoothing, soft=soft)
+        terms = _soft_terms(z, a, strength, group)
+    else:
+        terms, total = _index_terms(z, target.reshape(-1).long(), weight, ignore_index, strength, group)
 
     if reduction == "none":
-        result = loss
-    elif reduction == "sum":
-        result = loss.sum()
+        loss = terms.reshape(_label_shape(input))
     else:
-        result = loss.sum() / (loss.numel() if soft else counted(minus_one, smoothing=0.0).sum())
-    return result.to(_output_dtype(input))
+        loss = terms.sum()
+        if reduction == "mean" and group is None:
+            loss = loss / total
+        elif reduction == "mean":
+            loss = loss * dist.get_world_size(group) / _over_group(total.detach(), dist.ReduceOp.SUM, group)
+    return loss.to(_output_dtype(exact))
 
 
-def _log_column_sum(log_p: Tensor, multiplicity: Tensor) -> Tensor:
-    """log C_k = log sum_j m_j p_k(x_j), over the batch and all positions, shape (1, K, 1, ...)."""
-    m = multiplicity.unsqueeze(1)
-    # An ignored sample leaves the sums even where its own logits are NaN.
-    terms = log_p.masked_fill(m == 0, -torch.inf) + m.masked_fill(m == 0, 1).log()
-    # A column that is -inf everywhere (a class masked in every sample, a batch of ignored samples) has no
-    # gradient; the smallest finite number gives the same value for all others and 0 instead of NaN there.
-    terms = terms.masked_fill(terms == -torch.inf, torch.finfo(terms.dtype).min)
-    return torch.logsumexp(terms, dim=[d for d in range(terms.dim()) if d != 1], keepdim=True)
-
-
-def _negative_log_score(
-    log_score: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, smoothing: float, *, soft: bool
-) -> Tensor:
-    """-sum_k w_k q'_ik log_score_ik with q' = (1 - eps) q + eps / K; torch's nll_loss checks the index targets."""
-    if not 0.0 <= smoothing <= 1.0:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {smoothing}")
-    n_classes = log_score.shape[1]
-    if weight is not None and weight.shape != (n_classes,):
-        raise RuntimeError(
-            f"weight must hold one value for each of the {n_classes} classes, but its shape is {tuple(weight.shape)}"
-        )
+def _class_mass(
+    z: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, smoothing: float, *, soft: bool
+) -> tuple[Tensor, Tensor]:
+    """a_ik = w_k q'_ik with q' = (1 - eps) q + eps / K, zero for ignored rows, and the divisor of the mean."""
+    w = 1.0 if weight is None else weight.to(z.dtype)
     if soft:
-        if ignore_index >= 0:
-            raise RuntimeError("ignore_index is not supported for floating point target")
-        return _dot(log_score, (1 - smoothing) * target + smoothing / n_classes, weight)
-    loss = F.nll_loss(log_score, target, weight, ignore_index=ignore_index, reduction="none")
-    if smoothing == 0:
-        return loss
-    uniform = _dot(log_score, torch.full_like(log_score[:1, :1], 1 / n_classes).expand_as(log_score), weight)
-    return (1 - smoothing) * loss + smoothing * uniform.masked_fill(target == ignore_index, 0.0)
+        q = _rows(target).to(z.dtype)
+        return ((1 - smoothing) * q + smoothing / z.shape[1]) * w, z.new_tensor(len(z))
+    y = target.reshape(-1).long()
+    F.nll_loss(z, y, ignore_index=ignore_index, reduction="sum")  # refuses labels outside 0..K-1
+    kept = (y != ignore_index)[:, None]
+    q = torch.zeros_like(z).scatter(1, torch.where(kept, y[:, None], 0), 1.0) * kept
+    return ((1 - smoothing) * q + smoothing / z.shape[1]) * w * kept, (q * w).sum()
 
 
-def _dot(log_score: Tensor, q: Tensor, weight: Tensor | None) -> Tensor:
-    """-sum_k w_k q_k log_score_k over the class dimension, where 0 * log 0 counts as 0."""
-    a = q if weight is None else q * weight.reshape(1, -1, *[1] * (q.dim() - 2))
-    return -(a * log_score.masked_fill(a == 0, 0.0)).sum(1)
+def _index_terms(
+    z: Tensor, y: Tensor, weight: Tensor | None, ignore_index: int, strength: float, group: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor]:
+    """The N terms of rows of logits with class indices, and the sum of their weights."""
+    m = y != ignore_index
+    inside = y.clamp(0, z.shape[1] - 1)  # an index for the ignored rows too; the others are checked below
+    m = m.to(z.dtype) if weight is None else m * weight.to(z.dtype)[inside]
+    terms, *_ = _BatchScores.apply(z, m, y, inside, ignore_index, strength, group)
+    return terms, m.sum()
 
 
-def _is_soft(log_p: Tensor, target: Tensor) -> bool:
-    """Whether the target holds class probabilities; a target of the logits' shape must be floating point."""
-    if target.shape != log_p.shape:
-        return False
-    if not target.is_floating_point():
-        raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
-    return True
+def _soft_terms(z: Tensor, a: Tensor, strength: float, group: dist.ProcessGroup | None) -> Tensor:
+    """The N terms of rows of logits where sample i carries a_ik of class k; 0 log 0 counts as 0."""
+    terms = -(a * F.log_softmax(z, 1).masked_fill(a == 0, 0.0)).sum(1)
+    if strength == 0:
+        return terms
+    nowhere = torch.zeros(len(z), dtype=torch.long, device=z.device)
+    _, log_column_sum, *_ = _BatchScores.apply(z, a.sum(1), nowhere, nowhere, -100, 0.0, group)
+    return terms + strength * (a * log_column_sum).sum(1)
 
 
-def _at_least_float32(input: Tensor) -> Tensor:
-    return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+class _BatchScores(torch.autograd.Function):
+    """From logits (N, K) to the terms m_i (-log p_y + strength log C_y) and to log C_k, with a closed-form backward.
 
+    The one N x K buffer that is kept is ``e_ik = exp(z_ik - a_i - c_k)`` with a row scale a and a column scale c that
+    avoid overflow and underflow. With ``s_i = sum_k e_ik exp(c_k)`` the probabilities are
+    ``p_ik = e_ik exp(c_k) / s_i``, and with ``w_i = m_i / s_i`` the column sums are ``exp(c_k) D_k``,
+    ``D_k = sum_i w_i e_ik``. If g_i is the derivative of term i, and
+    ``h_k = strength * sum_i m_i g_i 1[y_i = k]`` + the derivative of log C_k, then
 
-def _output_dtype(input: Tensor) -> torch.dtype:
-    """The dtype cross_entropy would return: the logits' own, but float32 for half logits under autocast."""
-    half = input.dtype in (torch.float16, torch.bfloat16)
-    return torch.float32 if half and torch.is_autocast_enabled(input.device.type) else input.dtype
+        dL/dz_ik = e_ik [ (m_i g_i - m_i t_i) exp(c_k) / s_i + w_i h_k / D_k ] - m_i g_i 1[k = y_i]
 
-
-def brier_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Brier loss ``sum_k (p_k - 1[y = k])^2`` of each sample: squared error on the simplex, bounded by 2.
-
-    Args:
-        input: logits (N, K).
-        target: class indices (N,).
-        reduction: ``"mean"`` (over N, not over N K), ``"sum"`` or ``"none"``.
-
-    Returns:
-        The loss (no unit): a scalar, or (N,) for ``"none"``.
-
-    Raises:
-        ValueError: an unknown `reduction`. RuntimeError, IndexError: wrong shapes, a label outside 0..K-1.
-
-    Source: Brier (1950), in the multi-class form that sums over the classes.
-
-    Example:
-        >>> import torch
-        >>> round(brier_loss(torch.zeros(1, 2), torch.tensor([0])).item(), 6)
-        0.5
+    with ``t_i = sum_k e_ik h_k / (s_i D_k)``. The buffer is an output, so that autograd can differentiate this formula
+    again; a and c may be held constant there, because no result depends on them.
     """
-    _check_reduction(reduction)
-    p = F.softmax(_at_least_float32(input), dim=1)
-    # |p - e_y|^2 = |p|^2 - 2 p_y + 1 needs no one-hot matrix.
-    return _reduce(p.square().sum(1) + 1 + 2 * F.nll_loss(p, target, reduction="none"), reduction)
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        z: Tensor,
+        m: Tensor,
+        y: Tensor,
+        inside: Tensor,
+        ignore_index: int,
+        strength: float,
+        group: dist.ProcessGroup | None,
+    ) -> tuple[Tensor, ...]:
+        with _without_autocast(z):
+            buffers = _by_rows(z, m, y, ignore_index, group) or _by_columns(z, m, y, ignore_index, group)
+            nll, e, c, s, d = buffers
+            log_column_sum = d.log() if len(c) == 0 else (d.log() + c).clamp_min(torch.finfo(z.dtype).min)
+            each = nll if strength == 0 else nll + strength * log_column_sum.gather(0, inside)
+            return m * each, log_column_sum, e, c, s, d
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
+        _, m, _, inside, _, ctx.strength, ctx.group = inputs
+        _, _, e, c, s, d = output
+        ctx.mark_non_differentiable(c, s, d)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(m, inside, e, c, s, d)
+
+    @staticmethod
+    def backward(ctx, g: Tensor | None, h: Tensor | None, of_e: Tensor | None, *_) -> tuple[Tensor | None, ...]:
+        m, inside, e, c, s, d = ctx.saved_tensors
+        group = ctx.group
+        again = torch.is_grad_enabled()  # what follows may be differentiated again, so s and d must follow e
+        if again and group is not None:
+            raise RuntimeError("generative_cross_entropy has no second derivative with group; use group=None for it")
+        with _without_autocast(e):
+            scale = c.exp() if len(c) else None
+            if again:
+                s = e.sum(1) if scale is None else e @ scale
+                d = (m / s) @ e
+            g = torch.zeros_like(m) if g is None else m * g
+            if ctx.strength > 0:
+                of_labels = torch.zeros_like(d).scatter_add(0, inside, ctx.strength * g)
+                h = of_labels if h is None else h + of_labels
+            if h is None:
+                by_z = _outer(g / s, scale) * e
+            else:
+                h = _over_group(h, dist.ReduceOp.SUM, group)
+                share = h / d if scale is None else torch.where(d > 0, h / d, 0.0)
+                w = m / s
+                by_z = torch.addr(_outer((g - w * (e @ share)) / s, scale), w, share).mul_(e)
+            by_z = by_z.scatter_add_(1, inside[:, None], -g[:, None])
+            if of_e is not None:  # only when autograd differentiates this formula again
+                by_z = by_z + of_e * e
+        return by_z, None, None, None, None, None, None
 
 
-def focal_loss(input: Tensor, target: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
-    r"""Focal loss ``-(1 - p_y)^gamma log p_y``: cross-entropy that looks away from samples it already knows.
+# torch binds the arguments of every call to the signature, and would work it out anew each time (60 microseconds).
+_BatchScores.forward.__signature__ = inspect.signature(_BatchScores.forward)
 
-    ``gamma=0`` is cross-entropy. Not proper for any ``gamma > 0``.
 
-    Args:
-        input: logits (N, K).
-        target: class indices (N,).
-        gamma: focusing parameter, >= 0.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+def _by_rows(
+    z: Tensor, m: Tensor, y: Tensor, ignore_index: int, group: dist.ProcessGroup | None
+) -> tuple[Tensor, ...] | None:
+    """-log p_y, e, c, s and D with the rows' maxima as the only scale, unless a column sum is near underflow or NaN.
 
-    Returns:
-        The loss in nats: a scalar, or (N,) for ``"none"``.
-
-    Raises:
-        ValueError: `gamma` < 0, an unknown `reduction`. RuntimeError, IndexError: wrong shapes or labels.
-
-    Source: Lin et al. (2017), multi-class form of Mukhoti et al. (2020).
-
-    Example:
-        >>> import torch
-        >>> z, y = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([2])
-        >>> torch.equal(focal_loss(z, y, gamma=0.0), torch.nn.functional.cross_entropy(z, y))
-        True
+    It saves a second exponential for each logit, which is what counts on a CPU; elsewhere the look at the values would
+    cost more than it saves.
     """
-    if not gamma >= 0:
-        raise ValueError(f"gamma must be >= 0 (0 is cross-entropy), but got {gamma}. Use gamma=0 or larger.")
-    _check_reduction(reduction)
-    log_p = F.log_softmax(_at_least_float32(input), dim=1)
-    nll = F.nll_loss(log_p, target, reduction="none")
-    if gamma == 0:
-        return _reduce(nll, reduction)
-    # 1 - p_y from the log-probability keeps its digits when p_y is near 1; the floor keeps the gradient of
-    # x^gamma finite at x = 0 for gamma < 1, where it would be NaN.
-    rest = (-torch.expm1(-nll)).clamp_min(torch.finfo(nll.dtype).tiny)
-    return _reduce(rest.pow(gamma) * nll, reduction)
+    if z.device.type != "cpu" or group is not None or len(z) == 0 or torch.compiler.is_compiling():
+        return None
+    top = z.amax(1)
+    e = (z - top[:, None]).exp_()
+    s = e.sum(1)
+    d = (m / s) @ e
+    limits = torch.finfo(z.dtype)
+    try:
+        safe = float(d.min()) > limits.tiny / limits.eps
+    except RuntimeError:  # under torch.vmap no decision may depend on values
+        return None
+    if not safe:
+        return None
+    nll = s.log() + (top + F.nll_loss(z, y, ignore_index=ignore_index, reduction="none"))
+    return nll, e, z.new_empty(0), s, d
 
 
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
-    return {"none": loss, "sum": loss.sum(), "mean": loss.mean()}[reduction]
+def _by_columns(
+    z: Tensor, m: Tensor, y: Tensor, ignore_index: int, group: dist.ProcessGroup | None
+) -> tuple[Tensor, ...]:
+    """The same with the columns' maxima of log p as a second scale: exact for any logits."""
+    # An ignored sample leaves the sums even where its own logits are NaN.
+    log_p = F.log_softmax(z, 1).masked_fill((m == 0)[:, None], -torch.inf)
+    nll = F.nll_loss(log_p, y, ignore_index=ignore_index, reduction="none").masked_fill(m == 0, 0.0)
+    c = log_p.amax(0) if len(z) else z.new_full((z.shape[1],), -torch.inf)
+    # The smallest finite number stands for -inf, the scale of a class that no sample allows.
+    c = _over_group(c, dist.ReduceOp.MAX, group).clamp_min(torch.finfo(z.dtype).min)
+    e = log_p.sub_(c).exp_()
+    return nll, e, c, torch.ones_like(m), _over_group(m @ e, dist.ReduceOp.SUM, group)
+
+
+def _outer(u: Tensor, scale: Tensor | None) -> Tensor:
+    """u_i scale_k, where no scale means 1."""
+    return u[:, None] if scale is None else torch.outer(u, scale)
+
+
+def _over_group(x: Tensor, op: dist.ReduceOp, group: dist.ProcessGroup | None) -> Tensor:
+    """The sum or maximum of x over the processes of a group."""
+    if group is None:
+        return x
+    x = x.clone()
+    dist.all_reduce(x, op, group)
+    return x
+
+
+def _without_autocast(x: Tensor):
+    """Autocast would turn the column sums back into half precision."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+
+
+# --- The contract of cross_entropy --------------------------------------------------------------------------------
+
+
+def _check_as_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> bool:
+    """Whether the target is soft; whatever cross_entropy refuses, it refuses itself, in its own words."""
+    soft = input.dim() > 0 and target.shape == input.shape
+    n_classes = input.shape[min(1, input.dim() - 1)] if input.dim() > 0 else 0
+    good = input.is_floating_point() and input.dim() > 0 and (weight is None or weight.shape == (n_classes,))
+    if soft:
+        good = good and target.is_floating_point() and ignore_index < 0
+    else:
+        shapes = ((), (1,)) if input.dim() == 1 else (_label_shape(input),)
+        good = good and tuple(target.shape) in shapes and target.dtype in (torch.long, torch.uint8)
+        good = good and (weight is None or weight.dtype == input.dtype)
+    if not good:
+        F.cross_entropy(input.detach(), target, weight, ignore_index=ignore_index)
+        raise RuntimeError(f"logits of shape {tuple(input.shape)} do not fit a target of shape {tuple(target.shape)}")
+    return soft
+
+
+def _label_shape(input: Tensor) -> tuple[int, ...]:
+    return () if input.dim() == 1 else (*input.shape[:1], *input.shape[2:])
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(K,), (N, K) or (N, K, d1, ...) to one row of K entries for each sample and position."""
+    if x.dim() <= 2:
+        return x.reshape(-1, x.shape[-1])
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def _working_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The common dtype, but float32 for half precision."""
+    common = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
+    return torch.float32 if common in (torch.float16, torch.bfloat16) else common
+
+
+def _output_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The dtype cross_entropy would return: the common one, but float32 for half logits under autocast."""
+    common = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
+    autocast = torch.is_autocast_enabled(tensors[0].device.type)
+    return _working_dtype(tensors) if autocast else common
 
 
 def _check_reduction(reduction: str) -> None:
@@ -256,7 +361,616 @@ def _check_strength(strength: float) -> None:
         )
 
 
-class GenCELoss(nn.Module):
+# --- The family: losses of one sample ---------------------------------------------------------------------------
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    smoothing_over: str = "all",
+    temperature: float = 1.0,
+) -> Tensor:
+    """Cross-entropy ``-log p_y``: :func:`torch.nn.functional.cross_entropy` with two more options.
+
+    Args:
+        input: logits, (N, K), (N, K, d1, ...) or (K,).
+        target: class indices, or class probabilities of the shape of `input`.
+        weight: (K,) class weights.
+        ignore_index: a label to leave out.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        label_smoothing: epsilon in [0, 1].
+        smoothing_over: ``"all"`` gives epsilon / K to every class, as Szegedy et al. do; ``"others"`` gives
+            epsilon / (K - 1) to every class but the true one, as some papers and codes do. The second is the first
+            with epsilon K / (K - 1).
+        temperature: the logits are divided by it; > 0.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of the class-index target.
+
+    Raises:
+        ValueError: an unknown `smoothing_over`, a `temperature` <= 0, an epsilon too large for ``"others"``.
+        Otherwise as :func:`torch.nn.functional.cross_entropy`.
+
+    Source: Szegedy et al. (2016), section 7, for the smoothing.
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0])
+        >>> a = cross_entropy(z, y, label_smoothing=0.2, smoothing_over="others")
+        >>> torch.allclose(a, cross_entropy(z, y, label_smoothing=0.3))
+        True
+    """
+    if smoothing_over not in ("all", "others"):
+        raise ValueError(f"smoothing_over must be 'all' or 'others', but got {smoothing_over!r}")
+    _check_positive("temperature", temperature)
+    if smoothing_over == "others" and label_smoothing > 0:
+        n_classes = input.shape[min(1, input.dim() - 1)]
+        if not label_smoothing * n_classes <= n_classes - 1:
+            raise ValueError(
+                f"label_smoothing over the others must be at most (K - 1) / K = {(n_classes - 1) / n_classes:.4g} for "
+                f"K = {n_classes} classes, but got {label_smoothing}"
+            )
+        label_smoothing = label_smoothing * n_classes / (n_classes - 1)
+    scaled = input if temperature == 1 else input / temperature
+    return F.cross_entropy(
+        scaled, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    )
+
+
+def brier_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Brier loss ``sum_k (p_k - 1[y = k])^2`` of each sample: squared error on the simplex, bounded by 2.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        reduction: ``"mean"`` (over N, not over N K), ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss (no unit): a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: an unknown `reduction`. RuntimeError, IndexError: wrong shapes, a label outside 0..K-1.
+
+    Source: Brier (1950), in the multi-class form that sums over the classes.
+
+    Example:
+        >>> import torch
+        >>> round(brier_loss(torch.zeros(1, 2), torch.tensor([0])).item(), 6)
+        0.5
+    """
+    p = F.softmax(_float(input), dim=1)
+    # |p - e_y|^2 = |p|^2 - 2 p_y + 1 needs no one-hot matrix.
+    return _reduce(p.square().sum(1) + 1 + 2 * F.nll_loss(p, target, reduction="none"), reduction)
+
+
+def focal_loss(input: Tensor, target: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
+    r"""Focal loss ``-(1 - p_y)^gamma log p_y``: cross-entropy that looks away from samples it already knows.
+
+    ``gamma=0`` is cross-entropy. Not proper for any ``gamma > 0``.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        gamma: focusing parameter, >= 0.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: `gamma` < 0, an unknown `reduction`. RuntimeError, IndexError: wrong shapes or labels.
+
+    Source: Lin et al. (2017), multi-class form of Mukhoti et al. (2020).
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([2])
+        >>> torch.equal(focal_loss(z, y, gamma=0.0), torch.nn.functional.cross_entropy(z, y))
+        True
+    """
+    _check_gamma(gamma)
+    nll = _nll(input, target)
+    return _reduce(_focus(nll, gamma) * nll, reduction)
+
+
+def inverse_focal_loss(input: Tensor, target: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
+    r"""Inverse focal loss ``-(1 + p_y)^gamma log p_y``: weighs the samples it already knows more, not less.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        gamma: >= 0; 0 is cross-entropy.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: `gamma` < 0, an unknown `reduction`. RuntimeError, IndexError: wrong shapes or labels.
+
+    Source: Wang, Feng and Zhang (2021); the negative branch of Ghosh, Schaaf and Gormley (2022).
+
+    Example:
+        >>> import torch
+        >>> round(inverse_focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0).item(), 4)  # 1.5 log 2
+        1.0397
+    """
+    _check_gamma(gamma)
+    nll = _nll(input, target)
+    return _reduce(_focus(nll, -gamma) * nll, reduction)
+
+
+def flsd_loss(
+    input: Tensor,
+    target: Tensor,
+    gammas: Sequence[float] = (5.0, 3.0),
+    thresholds: Sequence[float] = (0.2,),
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Sample-dependent focal loss (FLSD): the focusing parameter is chosen by p_y.
+
+    A sample with p_y below ``thresholds[0]`` gets ``gammas[0]``, and so on; the last gamma is for the rest. The choice
+    has no gradient. The default is FLSD-53. FLSD-52 in the official code has three levels, because its table keeps
+    gamma 3 below p_y = 0.5 whatever the last gamma is: ``gammas=(5, 3, 2), thresholds=(0.2, 0.5)``.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        gammas: one more than `thresholds`, each >= 0.
+        thresholds: increasing values of p_y in (0, 1).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: lists that do not fit, an unknown `reduction`. RuntimeError, IndexError: wrong shapes or labels.
+
+    Source: Mukhoti et al. (2020), section 5 and their code.
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.zeros(1, 4), torch.tensor([0])  # p_y is 0.25: gamma 3
+        >>> torch.equal(flsd_loss(z, y), focal_loss(z, y, gamma=3.0))
+        True
+    """
+    if len(gammas) != len(thresholds) + 1 or min(gammas) < 0 or list(thresholds) != sorted(set(thresholds)):
+        raise ValueError(
+            f"flsd needs one more gamma than increasing thresholds, but got gammas = {tuple(gammas)} and thresholds = "
+            f"{tuple(thresholds)}. FLSD-53 is gammas=(5, 3), thresholds=(0.2,)."
+        )
+    nll = _nll(input, target)
+    level = torch.bucketize(torch.exp(-nll.detach()), nll.new_tensor(thresholds), right=True)
+    return _reduce(_focus(nll, nll.new_tensor(gammas)[level]) * nll, reduction)
+
+
+# The focusing parameters that Tao, Dong and Xu chose on validation data for each data set and network.
+DUAL_FOCAL_GAMMAS = {
+    ("cifar10", "resnet50"): 5.0,
+    ("cifar10", "resnet110"): 4.5,
+    ("cifar10", "wide_resnet"): 2.6,
+    ("cifar10", "densenet121"): 5.0,
+    ("cifar100", "resnet50"): 5.0,
+    ("cifar100", "resnet110"): 6.1,
+    ("cifar100", "wide_resnet"): 3.9,
+    ("cifar100", "densenet121"): 3.4,
+    ("tiny_imagenet", "resnet50"): 2.3,
+}
+
+
+def dual_focal_loss(input: Tensor, target: Tensor, gamma: float = 5.0, reduction: str = "mean") -> Tensor:
+    r"""Dual focal loss ``-(1 - p_y + p_j)^gamma log p_y`` with p_j the largest probability strictly below p_y.
+
+    p_j is 0 where no class lies below the true one. For a misclassified sample it is not the strongest rival, which
+    lies above. ``DUAL_FOCAL_GAMMAS`` holds the gammas of the paper's code for each data set and network.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        gamma: >= 0; 0 is cross-entropy. (The official default, 0, is never used.)
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: `gamma` < 0, an unknown `reduction`. RuntimeError, IndexError: wrong shapes or labels.
+
+    Source: Tao, Dong and Xu (2023), eq. (7), and their code.
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.tensor([[0.7, 0.2, 0.1]]).log(), torch.tensor([1])
+        >>> round((dual_focal_loss(z, y, gamma=1.0) / -z[0, 1]).item(), 4)  # 1 - 0.2 + 0.1
+        0.9
+    """
+    _check_gamma(gamma)
+    nll = _nll(input, target)
+    p = F.softmax(_float(input), dim=1)
+    p_y = p.gather(1, target.unsqueeze(1))
+    p_j = torch.where(p < p_y, p, 0.0).amax(1)
+    return _reduce(_power(-torch.expm1(-nll) + p_j, gamma) * nll, reduction)
+
+
+def gence_focal_loss(
+    input: Tensor, target: Tensor, gamma: float = 2.0, reduction: str = "mean", *, strength: float = 1.0
+) -> Tensor:
+    r"""GenCE times focal loss, ``-(1 - p_y)^gamma log(p_y / C_y)``, the hybrid of the paper's section 7.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        gamma: >= 0; 0 is GenCE.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        strength: of the class term, in [0, 1]; 0 is the focal loss.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: `gamma` < 0, otherwise as :func:`generative_cross_entropy`.
+
+    Source: Zhan, Zhou and Shen (2026), eq. (9), with the factor inside the sum.
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.eye(3), torch.arange(3)
+        >>> torch.equal(gence_focal_loss(z, y, gamma=0.0), generative_cross_entropy(z, y))
+        True
+    """
+    _check_gamma(gamma)
+    terms = generative_cross_entropy(_float(input), target, reduction="none", strength=strength)
+    return _reduce(_focus(_nll(input, target), gamma) * terms, reduction)
+
+
+def lq_loss(
+    input: Tensor, target: Tensor, q: float = 0.7, truncation: float | None = None, reduction: str = "mean"
+) -> Tensor:
+    r"""Generalized cross-entropy ``L_q = (1 - p_y^q) / q``: between cross-entropy (q = 0) and 1 - p_y (q = 1).
+
+    With `truncation` k the loss is held at L_q(k) where p_y <= k, so that such samples, probably mislabelled, have no
+    gradient. The official code freezes this choice between passes over the training data and subtracts the constant
+    L_q(k); here the choice is made anew at every step, as in the formula.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        q: exponent, in (0, 1].
+        truncation: None, or k in (0, 1); the paper uses 0.5.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss (no unit), at most 1 / q: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: `q` or `truncation` out of range, an unknown `reduction`. RuntimeError, IndexError: wrong shapes
+        or labels.
+
+    Source: Zhang and Sabuncu (2018), eqs. (6) and (8).
+
+    Example:
+        >>> import torch
+        >>> lq_loss(torch.zeros(1, 2), torch.tensor([0]), q=1.0).item()
+        0.5
+    """
+    if not 0 < q <= 1:
+        raise ValueError(f"q must lie in (0, 1], but got {q}. The paper uses 0.7; for q = 0 use cross-entropy.")
+    if truncation is not None and not 0 < truncation < 1:
+        raise ValueError(f"truncation must be None or lie in (0, 1), but got {truncation}. The paper uses 0.5.")
+    nll = _nll(input, target)
+    if truncation is not None:
+        nll = nll.clamp_max(-math.log(truncation))
+    return _reduce(-torch.expm1(-q * nll) / q, reduction)
+
+
+def symmetric_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    alpha: float = 0.1,
+    beta: float = 1.0,
+    log_zero: float = -4.0,
+    reduction: str = "mean",
+    *,
+    official: bool = False,
+) -> Tensor:
+    r"""Symmetric cross-entropy ``alpha CE + beta RCE``: the reverse part asks how probable the label finds p.
+
+    The reverse cross-entropy ``-sum_k p_k log q_k`` meets log 0, which is set to `log_zero` = A: it is
+    ``-A (1 - p_y)``. The official code clamps q at 1e-4 instead, that is A = log 1e-4 = -9.21, and p at 1e-7.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        alpha: weight of the cross-entropy; the paper uses 0.1 for CIFAR-10 and 6 for CIFAR-100.
+        beta: weight of the reverse cross-entropy; 1 and 0.1.
+        log_zero: A, < 0.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        official: clamp as the official code does; `log_zero` is not used then.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: `log_zero` >= 0, an unknown `reduction`. RuntimeError, IndexError: wrong shapes or labels.
+
+    Source: Wang et al. (2019), eqs. (6)-(9), and their code.
+
+    Example:
+        >>> import torch
+        >>> symmetric_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), alpha=0.0).item()  # 4 (1 - 0.5)
+        2.0
+    """
+    if not log_zero < 0:
+        raise ValueError(f"log_zero stands for log 0 and must be negative, but got {log_zero}. The paper uses -4.")
+    nll = _nll(input, target)
+    if official:
+        p = F.softmax(_float(input), dim=1).clamp(1e-7, 1.0)
+        reverse = -math.log(1e-4) * (p.sum(1) + F.nll_loss(p, target, reduction="none"))
+    else:
+        reverse = _reverse_cross_entropy(nll, log_zero)
+    return _reduce(alpha * nll + beta * reverse, reduction)
+
+
+def logit_adjusted_loss(
+    input: Tensor,
+    target: Tensor,
+    class_counts: Tensor | Sequence[float],
+    tau: float = 1.0,
+    reduction: str = "mean",
+    *,
+    official: bool = False,
+) -> Tensor:
+    r"""Logit-adjusted cross-entropy: ``-log softmax(z + tau log pi)_y`` with pi the training class frequencies.
+
+    The network then learns what is left when the frequencies are given, so that softmax(z) serves balanced classes.
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        class_counts: (K,) training samples of each class, each > 0.
+        tau: strength of the adjustment; 0 is cross-entropy.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        official: add 1e-12 to pi^tau, as the official code does.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: class counts that do not fit or are not positive, an unknown `reduction`. RuntimeError, IndexError:
+        wrong shapes or labels.
+
+    Source: Menon et al. (2021), eq. (10), and their code.
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.zeros(1, 2), torch.tensor([1])
+        >>> round(logit_adjusted_loss(z, y, [3.0, 1.0]).exp().item(), 4)  # 1 / (1/4)
+        4.0
+    """
+    counts = _class_counts(class_counts, input)
+    pi = counts / counts.sum()
+    shift = (pi**tau + 1e-12).log() if official else tau * pi.log()
+    return _reduce(_nll(_float(input) + _along_classes(shift, input), target), reduction)
+
+
+def class_balanced_loss(
+    input: Tensor,
+    target: Tensor,
+    class_counts: Tensor | Sequence[float],
+    beta: float = 0.9999,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Class-balanced cross-entropy ``-w_y log p_y`` with ``w_k = (1 - beta) / (1 - beta^n_k)``, scaled to sum K.
+
+    The mean is over N, as published. (One popular code applies the weights to a binary cross-entropy of softmax
+    outputs, another hands them to torch's weighted cross-entropy, which divides by their sum.)
+
+    Args:
+        input: logits (N, K) or (N, K, d1, ...).
+        target: class indices.
+        class_counts: (K,) training samples n_k of each class, each > 0.
+        beta: in [0, 1); 0 weighs all classes alike, towards 1 the weights become 1 / n_k.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss in nats: a scalar, or for ``"none"`` the shape of `target`.
+
+    Raises:
+        ValueError: `beta` out of range, class counts that do not fit or are not positive, an unknown `reduction`.
+        RuntimeError, IndexError: wrong shapes or labels.
+
+    Source: Cui et al. (2019), eq. (5).
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.zeros(1, 2), torch.tensor([1])
+        >>> round((class_balanced_loss(z, y, [30.0, 10.0], beta=1 - 1e-6) / cross_entropy(z, y)).item(), 3)
+        1.5
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must lie in [0, 1), but got {beta}. The paper uses 0.9, 0.99, 0.999 and 0.9999.")
+    counts = _class_counts(class_counts, input)
+    weight = torch.ones_like(counts) if beta == 0 else (1 - beta) / -torch.expm1(counts * math.log(beta))
+    weight = weight * len(weight) / weight.sum()
+    return _reduce(weight[target] * _nll(input, target), reduction)
+
+
+def mmce_loss(
+    input: Tensor,
+    target: Tensor,
+    coefficient: float = 2.0,
+    bandwidth: float = 0.4,
+    reduction: str = "mean",
+    *,
+    weighted: bool = False,
+    official: bool = False,
+) -> Tensor:
+    r"""Cross-entropy plus the maximum mean calibration error (MMCE) of the batch.
+
+    With confidence r_i = max_k p_ik, correctness c_i and the kernel ``k(a, b) = exp(-|a - b| / bandwidth)``,
+    ``MMCE^2 = sum_ij u_i u_j k(r_i, r_j)`` with u_i = (c_i - r_i) / N. `weighted` (MMCE_w) divides by the number of
+    correct samples for the correct ones and of wrong samples for the wrong ones instead. The official code takes no
+    root of MMCE^2; in MMCE_w it divides by the squared numbers twice, so that the term falls as the batch grows, and
+    drops the term if all or none are correct.
+
+    Args:
+        input: logits (N, K).
+        target: class indices (N,).
+        coefficient: of the calibration term; the code of Mukhoti et al. uses 2.
+        bandwidth: of the kernel, > 0.
+        reduction: ``"mean"``, or ``"sum"`` for N times the mean. The term belongs to the batch: no ``"none"``.
+        weighted: MMCE_w.
+        official: the variant of the code of Mukhoti et al. (2020).
+
+    Returns:
+        A scalar: nats plus a calibration error.
+
+    Raises:
+        ValueError: `bandwidth` <= 0, ``reduction="none"`` or an unknown one. RuntimeError, IndexError: wrong shapes
+        or labels.
+
+    Source: Kumar, Sarawagi and Jain (2018), eqs. (3) and (5); code of Mukhoti et al. (2020).
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.zeros(1, 2), torch.tensor([0])  # confidence 1/2, correct: MMCE is 1/2
+        >>> round((mmce_loss(z, y, coefficient=1.0) - cross_entropy(z, y)).item(), 6)
+        0.5
+    """
+    _check_positive("bandwidth", bandwidth)
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"mmce is a loss of the whole batch: use reduction='mean' or 'sum', not {reduction!r}")
+    nll = _nll(input, target)
+    confidence, predicted = F.softmax(_float(input), dim=1).max(1)
+    correct = predicted == target
+    gap = correct.to(confidence) - confidence
+    kernel = torch.exp(-(confidence[:, None] - confidence).abs() / bandwidth)
+    n_correct = correct.sum().to(gap.dtype)
+    n_wrong = len(gap) - n_correct
+    group_size = torch.where(correct, n_correct, n_wrong) if weighted else torch.full_like(gap, len(gap))
+    u = gap / group_size
+    if not official:
+        penalty = _root(u @ kernel @ u)
+    elif not weighted:
+        penalty = u @ kernel @ u
+    else:
+        sizes = group_size[:, None] * group_size
+        value = _root((u[:, None] * u * kernel / (sizes + 1e-5)).sum() + 1e-10)
+        penalty = torch.where((n_correct > 0) & (n_wrong > 0), value, 0.0)
+    loss = nll.mean() + coefficient * penalty
+    return loss * len(gap) if reduction == "sum" else loss
+
+
+# --- The formulas that several losses share -----------------------------------------------------------------------
+
+
+def _float(input: Tensor) -> Tensor:
+    return input.to(_working_dtype([input]))
+
+
+def _nll(input: Tensor, target: Tensor) -> Tensor:
+    """-log p_y of each sample; class indices only."""
+    return F.nll_loss(F.log_softmax(_float(input), dim=1), target, reduction="none")
+
+
+def _focus(nll: Tensor, gamma: float | Tensor) -> Tensor:
+    """The focal factor of -log p_y: (1 - p_y)^gamma, and (1 + p_y)^|gamma| for a negative gamma."""
+    if not isinstance(gamma, Tensor):
+        return _power(-torch.expm1(-nll), gamma) if gamma >= 0 else (1 + torch.exp(-nll)) ** -gamma
+    # Each branch sees only exponents of its own sign, so that no unused power spoils the gradient.
+    falling = _power(-torch.expm1(-nll), gamma.clamp_min(0))
+    return torch.where(gamma >= 0, falling, (1 + torch.exp(-nll)) ** -gamma.clamp_max(0))
+
+
+def _power(base: Tensor, gamma: float | Tensor) -> Tensor:
+    """base^gamma for base >= 0; the floor keeps the gradient finite at 0 for gamma < 1, where it would be NaN."""
+    return base.clamp_min(torch.finfo(base.dtype).tiny) ** gamma
+
+
+def _reverse_cross_entropy(nll: Tensor, log_zero: float) -> Tensor:
+    """-sum_k p_k log q_k for a label, with log 0 = A: -A (1 - p_y)."""
+    return log_zero * torch.expm1(-nll)
+
+
+def _root(square: Tensor) -> Tensor:
+    """The square root, with gradient 0 instead of infinity where rounding leaves nothing."""
+    return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+
+
+def _class_counts(class_counts: Tensor | Sequence[float], input: Tensor) -> Tensor:
+    counts = torch.as_tensor(class_counts, device=input.device).to(_working_dtype([input]))
+    if counts.shape != (input.shape[1],) or bool((counts <= 0).any()):
+        raise ValueError(
+            f"class_counts must hold a positive number for each of the {input.shape[1]} classes, but is "
+            f"{counts.tolist()}. Count the labels of the training set, for example with torch.bincount."
+        )
+    return counts
+
+
+def _along_classes(x: Tensor, input: Tensor) -> Tensor:
+    return x.reshape(-1, *[1] * (input.dim() - 2))
+
+
+def _reduce(loss: Tensor, reduction: str) -> Tensor:
+    _check_reduction(reduction)
+    return loss if reduction == "none" else loss.sum() if reduction == "sum" else loss.mean()
+
+
+def _check_gamma(gamma: float) -> None:
+    if not gamma >= 0:
+        raise ValueError(f"gamma must be >= 0 (0 is cross-entropy), but got {gamma}. Use gamma=0 or larger.")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number, but got {value}")
+
+
+# --- Modules ------------------------------------------------------------------------------------------------------
+
+
+class FunctionalLoss(nn.Module):
+    """A loss function with its options, as a module; tensors among the options move with it to a device.
+
+    Args:
+        function: maps logits, targets and `options` to a loss.
+        **options: its options.
+
+    Example:
+        >>> import torch
+        >>> FunctionalLoss(focal_loss, gamma=1.0)
+        focal_loss(gamma=1.0, reduction='mean')
+    """
+
+    def __init__(self, function: Callable[..., Tensor], **options) -> None:
+        """Keep the options; see the class."""
+        super().__init__()
+        self.function = function
+        self.option_names = ("reduction", *(name for name in options if name != "reduction"))
+        for name, value in ({"reduction": "mean"} | options).items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of a batch of logits and targets."""
+        return self.function(input, target, **{name: getattr(self, name) for name in self.option_names})
+
+    def _get_name(self) -> str:
+        return self.function.__name__
+
+    def extra_repr(self) -> str:
+        """Show the options when printed."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(self.option_names))
+
+
+class GenCELoss(FunctionalLoss):
     """Module form of :func:`generative_cross_entropy`, a drop-in replacement for :class:`torch.nn.CrossEntropyLoss`.
 
     Args:
@@ -265,6 +979,7 @@ class GenCELoss(nn.Module):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         label_smoothing: epsilon in [0, 1].
         strength: 1 is the paper's loss, 0 is cross-entropy.
+        group: process group over which a batch is spread.
 
     Shape:
         As :class:`torch.nn.CrossEntropyLoss`. The result is in nats.
@@ -282,8 +997,6 @@ class GenCELoss(nn.Module):
         2.0794
     """
 
-    weight: Tensor | None
-
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -292,82 +1005,335 @@ class GenCELoss(nn.Module):
         label_smoothing: float = 0.0,
         *,
         strength: float = 1.0,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         """Keep the options; see the class."""
-        super().__init__()
         _check_strength(strength)
         if weight is not None and bool((weight < 0).any()):
             raise ValueError(f"class weights must be >= 0, but the smallest is {weight.min().item()}")
-        self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
-        self.reduction = reduction
-        self.label_smoothing = label_smoothing
-        self.strength = strength
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of a batch of logits and targets."""
-        return generative_cross_entropy(
-            input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing, strength=self.strength
+        super().__init__(
+            generative_cross_entropy,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+            strength=strength,
+            group=group,
         )
 
 
-class BrierLoss(nn.Module):
-    """Module form of :func:`brier_loss`: logits (N, K) and class indices (N,) to the Brier score.
+class ScheduledFocalLoss(nn.Module):
+    """Focal loss whose gamma falls with the epochs (FLSc); call :meth:`set_epoch` at the start of each epoch.
 
     Args:
+        gammas: one more than `milestones`, each >= 0.
+        milestones: epochs, counted from 0, at which the next gamma takes over. The published ones are (100, 250) of
+            350 epochs for CIFAR and (30, 70) of 100 for Tiny-ImageNet.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        As the functional form. Source: Brier (1950).
+        ValueError: lists that do not fit. Otherwise as :func:`focal_loss`.
+
+    Source: Mukhoti et al. (2020), appendix, and their code.
 
     Example:
-        >>> import torch
-        >>> BrierLoss(reduction="none")(torch.zeros(1, 4), torch.tensor([1])).tolist()
-        [0.75]
+        >>> criterion = ScheduledFocalLoss()
+        >>> criterion.set_epoch(100)
+        >>> criterion.gamma
+        3.0
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
-        """Keep the options; see the class."""
+    def __init__(
+        self,
+        gammas: Sequence[float] = (5.0, 3.0, 1.0),
+        milestones: Sequence[int] = (100, 250),
+        reduction: str = "mean",
+    ) -> None:
+        """Start at epoch 0; see the class."""
         super().__init__()
-        self.reduction = reduction
+        if len(gammas) != len(milestones) + 1 or list(milestones) != sorted(set(milestones)):
+            raise ValueError(
+                f"flsc needs one more gamma than increasing milestones, but got gammas = {tuple(gammas)} and "
+                f"milestones = {tuple(milestones)}. CIFAR has gammas=(5, 3, 1), milestones=(100, 250)."
+            )
+        for gamma in gammas:
+            _check_gamma(gamma)
+        self.gammas, self.milestones, self.reduction = tuple(gammas), tuple(milestones), reduction
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the gamma of an epoch, counted from 0."""
+        self.gamma = self.gammas[sum(epoch >= milestone for milestone in self.milestones)]
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of a batch of logits (N, K) and labels (N,)."""
-        return brier_loss(input, target, self.reduction)
-
-
-class FocalLoss(nn.Module):
-    """Module form of :func:`focal_loss`: logits (N, K) and class indices (N,) to the focal loss in nats.
-
-    Args:
-        gamma: focusing parameter, >= 0; 0 is cross-entropy.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Raises:
-        As the functional form. Source: Lin et al. (2017), Mukhoti et al. (2020).
-
-    Example:
-        >>> import torch
-        >>> round(FocalLoss(gamma=1.0)(torch.zeros(1, 2), torch.tensor([0])).item(), 4)  # 0.5 log 2
-        0.3466
-    """
-
-    def __init__(self, gamma: float = 2.0, reduction: str = "mean") -> None:
-        """Keep the options; see the class."""
-        super().__init__()
-        self.gamma = gamma
-        self.reduction = reduction
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of a batch of logits (N, K) and labels (N,)."""
+        """Return the focal loss with the gamma of the current epoch."""
         return focal_loss(input, target, self.gamma, self.reduction)
 
 
-_LOSSES: dict[str, Callable[..., nn.Module]] = {
-    "ce": CrossEntropyLoss,
-    "gence": GenCELoss,
-    "brier": BrierLoss,
-    "focal": FocalLoss,
+class AdaFocalLoss(nn.Module):
+    r"""Adaptive focal loss (AdaFocal): each range of p_y has its own gamma, moved by the validation set.
+
+    Call :meth:`update` with validation logits after each epoch. It cuts their confidences into `n_bins` bins of equal
+    mass, takes the gap (confidence less accuracy) of each bin, and multiplies gamma by ``exp(rate * gap)`` (by
+    ``exp(-rate * gap)`` where gamma is negative): overconfident bins get more focus. A gamma closer to 0 than `switch`
+    changes sign and becomes -switch or +switch; a negative gamma is the inverse focal loss ``(1 + p_y)^|gamma|``. The
+    validation data steer the training: do not use them to judge calibration afterwards.
+
+    Args:
+        n_bins: number of bins, >= 1.
+        rate: lambda of the paper, > 0.
+        switch: S_th of the paper, > 0.
+        gamma_init: first gamma of all bins.
+        gamma_range: smallest and largest gamma.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        generative: modulate GenCE instead of cross-entropy (the hybrid of Zhan, Zhou and Shen, Table 9).
+
+    Attributes:
+        gammas: (n_bins,) current gammas, part of the state dict.
+        edges: (n_bins - 1,) current inner edges, in p_y for training and in confidence for the update.
+
+    Raises:
+        ValueError: an option out of range; :meth:`update` without samples.
+
+    Source: Ghosh, Schaaf and Gormley (2022), Algorithm 1 and code; Zhan, Zhou and Shen (2026), eq. (16). Unlike the
+    code, the bins keep the sample of lowest confidence.
+
+    Example:
+        >>> import torch
+        >>> criterion = AdaFocalLoss(n_bins=1)
+        >>> criterion.update(torch.tensor([[50.0, 0.0], [50.0, 0.0]]), torch.tensor([0, 1]))  # sure, half right
+        >>> round(criterion.gammas.item(), 4)  # exp(1/2)
+        1.6487
+    """
+
+    gammas: Tensor
+    edges: Tensor
+
+    def __init__(
+        self,
+        n_bins: int = 15,
+        rate: float = 1.0,
+        switch: float = 0.2,
+        gamma_init: float = 1.0,
+        gamma_range: tuple[float, float] = (-2.0, 20.0),
+        reduction: str = "mean",
+        *,
+        generative: bool = False,
+    ) -> None:
+        """Start with equal gammas and bins of equal width; see the class."""
+        super().__init__()
+        if n_bins < 1:
+            raise ValueError(f"n_bins must be at least 1, but got {n_bins}")
+        _check_positive("rate", rate)
+        _check_positive("switch", switch)
+        self.rate, self.switch, self.gamma_range = rate, switch, gamma_range
+        self.reduction, self.generative = reduction, generative
+        self.register_buffer("gammas", torch.full((n_bins,), float(gamma_init)))
+        self.register_buffer("edges", torch.linspace(0, 1, n_bins + 1)[1:-1])
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Move bins and gammas by validation logits (N, K) and labels (N,)."""
+        if len(logits) == 0:
+            raise ValueError("AdaFocal needs validation samples, but got none")
+        confidence, predicted = F.softmax(_float(logits), dim=1).max(1)
+        n_bins = len(self.gammas)
+        self.edges = torch.quantile(confidence, torch.linspace(0, 1, n_bins + 1).to(confidence)[1:-1])
+        bins = torch.bucketize(confidence, self.edges)
+        gap = (
+            torch.zeros(n_bins)
+            .to(confidence)
+            .index_reduce_(0, bins, confidence - (predicted == labels).to(confidence), "mean", include_self=False)
+        )
+        gammas = self.gammas.to(gap)
+        gammas = gammas * torch.exp(self.rate * gap * gammas.sign())
+        flipped = torch.where(gammas > 0, -self.switch, self.switch)
+        self.gammas = torch.where(gammas.abs() < self.switch, flipped, gammas).clamp(*self.gamma_range)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss with each sample's own gamma."""
+        nll = _nll(input, target)
+        bins = torch.bucketize(torch.exp(-nll.detach()), self.edges.to(nll), right=True)
+        terms = generative_cross_entropy(_float(input), target, reduction="none") if self.generative else nll
+        return _reduce(_focus(nll, self.gammas.to(nll)[bins]) * terms, self.reduction)
+
+
+class EntropyLoss(nn.Module):
+    r"""MIN-ENT and MIX-ENT: cross-entropy plus a term that rewards confident predictions.
+
+    MIN-ENT is ``b_1 CE / log B_1 + b_2 H(p) / log B_2`` with the entropy H of the prediction, MIX-ENT has the reverse
+    cross-entropy ``-sum_k p_k log q_k`` (log 0 is log 1e-6) in place of H. The entropy is minimised, the opposite of
+    a confidence penalty. Weights b and log bases B can be learned; a softplus keeps b and log B positive. Beware:
+    nothing but weight decay keeps an optimiser from shrinking the loss by shrinking its weights.
+
+    Args:
+        kind: ``"min"`` or ``"mix"``.
+        weights: b_1 and b_2, > 0.
+        log_bases: B_1 and B_2, > 1.
+        learnable: make weights and bases parameters (hand them to the optimiser), else they stay.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        ValueError: an option out of range. Otherwise as the functional losses.
+
+    Source: Ibraheem (2025), from abstract and summary; the official loss code was not found, and the start values and
+    the rate at which weights and bases learn are not published.
+
+    Example:
+        >>> import torch
+        >>> criterion = EntropyLoss("min", weights=(1.0, 0.5))
+        >>> round(criterion(torch.zeros(1, 2), torch.tensor([0])).item(), 4)  # 1.5 log 2
+        1.0397
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        weights: tuple[float, float] = (1.0, 0.1),
+        log_bases: tuple[float, float] = (math.e, math.e),
+        learnable: bool = True,
+        reduction: str = "mean",
+    ) -> None:
+        """Keep the options; see the class."""
+        super().__init__()
+        if kind not in ("min", "mix"):
+            raise ValueError(f"kind must be 'min' or 'mix', but got {kind!r}")
+        if not (min(weights) > 0 and min(log_bases) > 1):
+            raise ValueError(f"weights must be > 0 and log bases > 1, but got {weights} and {log_bases}")
+        self.kind, self.reduction = kind, reduction
+        start = torch.tensor([*weights, *(math.log(base) for base in log_bases)], dtype=torch.float64)
+        raw = torch.log(torch.expm1(start))  # the inverse of softplus
+        self.raw = nn.Parameter(raw) if learnable else raw
+        if not learnable:
+            del self.raw
+            self.register_buffer("raw", raw)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits and class indices."""
+        b_1, b_2, log_base_1, log_base_2 = F.softplus(self.raw.to(_working_dtype([input])))
+        nll = _nll(input, target)
+        if self.kind == "mix":
+            second = _reverse_cross_entropy(nll, math.log(1e-6))
+        else:
+            log_p = F.log_softmax(_float(input), dim=1)
+            second = -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(1)
+        return _reduce(b_1 / log_base_1 * nll + b_2 / log_base_2 * second, self.reduction)
+
+
+# --- The registry -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """What the book says about a loss, in one place.
+
+    Attributes:
+        build: makes the module from its options.
+        options: the names of these options.
+        formula: the term of a sample, in LaTeX.
+        proper: ``"strictly"``, ``"if complete"`` (strictly, when the columns of the belief table are linearly
+            independent), ``"after adjustment"`` or ``"no"``, at the default options.
+        local: whether it depends on the prediction through the true class's probability only.
+        cost: of value and gradient, for N samples and K classes.
+        source: key in the bibliography.
+        adapts: what must be called while training, if anything.
+
+    Example:
+        >>> REGISTRY["brier"].proper
+        'strictly'
+    """
+
+    build: Callable[..., nn.Module]
+    options: tuple[str, ...]
+    formula: str
+    proper: str
+    local: bool
+    source: str
+    cost: str = "N K"
+    adapts: str = ""
+
+
+def _info(what: Callable, *facts, fixed: dict | None = None, **more) -> LossInfo:
+    """The entry of a functional loss or a module class, with some options fixed."""
+    fixed = fixed or {}
+    options = tuple(
+        name for name in inspect.signature(what).parameters if name not in ("input", "target", "group", *fixed)
+    )
+    build = what if inspect.isclass(what) else functools.partial(FunctionalLoss, what)
+    return LossInfo(functools.partial(build, **fixed), options, *facts, **more)
+
+
+_CONTRAST = r"\log\frac{p_y}{C_y}"
+
+REGISTRY: dict[str, LossInfo] = {
+    "ce": _info(cross_entropy, r"-\log p_y", "strictly", True, "good1952rational"),
+    "brier": _info(brier_loss, r"\sum_k (p_k - 1[k = y])^2", "strictly", False, "brier1950verification"),
+    "gence": _info(GenCELoss, rf"-{_CONTRAST}", "if complete", False, "zhan2026gence"),
+    "focal": _info(focal_loss, r"-(1 - p_y)^\gamma \log p_y", "no", True, "lin2017focal"),
+    "inverse_focal": _info(inverse_focal_loss, r"-(1 + p_y)^\gamma \log p_y", "no", True, "wang2021rethinking"),
+    "flsc": _info(
+        ScheduledFocalLoss, r"-(1 - p_y)^{\gamma(t)} \log p_y", "no", True, "mukhoti2020calibrating", adapts="set_epoch"
+    ),
+    "flsd_53": _info(flsd_loss, r"-(1 - p_y)^{\gamma(p_y)} \log p_y", "no", True, "mukhoti2020calibrating"),
+    "flsd_52": _info(
+        flsd_loss,
+        r"-(1 - p_y)^{\gamma(p_y)} \log p_y",
+        "no",
+        True,
+        "mukhoti2020calibrating",
+        fixed={"gammas": (5.0, 3.0, 2.0), "thresholds": (0.2, 0.5)},
+    ),
+    "dual_focal": _info(dual_focal_loss, r"-(1 - p_y + p_j)^\gamma \log p_y", "no", False, "tao2023dual"),
+    "adafocal": _info(
+        AdaFocalLoss,
+        r"-(1 \mp p_y)^{|\gamma_{b(p_y)}|} \log p_y",
+        "no",
+        True,
+        "ghosh2022adafocal",
+        fixed={"generative": False},
+        adapts="update",
+    ),
+    "gence_focal": _info(gence_focal_loss, rf"-(1 - p_y)^\gamma {_CONTRAST}", "no", False, "zhan2026gence"),
+    "gence_adafocal": _info(
+        AdaFocalLoss,
+        rf"-(1 \mp p_y)^{{|\gamma_{{b(p_y)}}|}} {_CONTRAST}",
+        "no",
+        False,
+        "zhan2026gence",
+        fixed={"generative": True},
+        adapts="update",
+    ),
+    "mmce": _info(mmce_loss, r"-\log p_y + \lambda\,\mathrm{MMCE}", "no", False, "kumar2018trainable", "N K + N^2"),
+    "mmce_w": _info(
+        mmce_loss,
+        r"-\log p_y + \lambda\,\mathrm{MMCE}_w",
+        "no",
+        False,
+        "kumar2018trainable",
+        "N K + N^2",
+        fixed={"weighted": True},
+    ),
+    "lq": _info(lq_loss, r"(1 - p_y^q) / q", "no", True, "zhang2018generalized"),
+    "sce": _info(symmetric_cross_entropy, r"-\alpha \log p_y - \beta A (1 - p_y)", "no", True, "wang2019symmetric"),
+    "min_ent": _info(
+        EntropyLoss, r"-b_1 \log p_y + b_2 H(p)", "no", False, "ibraheem2025minent", fixed={"kind": "min"}
+    ),
+    "mix_ent": _info(
+        EntropyLoss,
+        r"-b_1 \log p_y - b_2 \log(\epsilon) (1 - p_y)",
+        "no",
+        True,
+        "ibraheem2025minent",
+        fixed={"kind": "mix"},
+    ),
+    "logit_adjustment": _info(
+        logit_adjusted_loss,
+        r"-\log \mathrm{softmax}(z + \tau \log \pi)_y",
+        "after adjustment",
+        False,
+        "menon2021longtail",
+    ),
+    "class_balanced": _info(class_balanced_loss, r"-w_y \log p_y", "no", True, "cui2019classbalanced"),
 }
 
 
@@ -378,7 +1344,7 @@ def loss_names() -> tuple[str, ...]:
         >>> "gence" in loss_names()
         True
     """
-    return tuple(_LOSSES)
+    return tuple(REGISTRY)
 
 
 def make_loss(name: str, **options) -> nn.Module:
@@ -386,7 +1352,7 @@ def make_loss(name: str, **options) -> nn.Module:
 
     Args:
         name: one of :func:`loss_names`.
-        **options: arguments of the loss's constructor, for example ``strength=0.5`` for ``"gence"``.
+        **options: arguments of the loss, for example ``strength=0.5`` for ``"gence"``.
 
     Returns:
         A module that maps logits and targets to a loss.
@@ -398,16 +1364,16 @@ def make_loss(name: str, **options) -> nn.Module:
         >>> make_loss("gence", strength=0.5).strength
         0.5
     """
-    if name not in _LOSSES:
-        raise ValueError(f"unknown loss {name!r}{_did_you_mean(name, _LOSSES)} The losses are: {', '.join(_LOSSES)}.")
-    known = [p for p in inspect.signature(_LOSSES[name]).parameters if p not in ("size_average", "reduce")]
+    if name not in REGISTRY:
+        raise ValueError(f"unknown loss {name!r}{_did_you_mean(name, REGISTRY)} The losses are: {', '.join(REGISTRY)}.")
+    known = REGISTRY[name].options
     for option in options:
         if option not in known:
             raise ValueError(
                 f"loss {name!r} has no option {option!r}{_did_you_mean(option, known)} "
                 f"Its options are: {', '.join(known)}."
             )
-    return _LOSSES[name](**options)
+    return REGISTRY[name].build(**options)
 
 
 def _did_you_mean(word: str, known) -> str:

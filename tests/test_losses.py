@@ -16,8 +16,6 @@ from sklearn.metrics import brier_score_loss
 from torch import Tensor
 
 from gence.losses import (
-    BrierLoss,
-    FocalLoss,
     GenCELoss,
     brier_loss,
     focal_loss,
