@@ -1140,11 +1140,9 @@ class AdaFocalLoss(nn.Module):
         n_bins = len(self.gammas)
         self.edges = torch.quantile(confidence, torch.linspace(0, 1, n_bins + 1).to(confidence)[1:-1])
         bins = torch.bucketize(confidence, self.edges)
-        gap = (
-            torch.zeros(n_bins)
-            .to(confidence)
-            .index_reduce_(0, bins, confidence - (predicted == labels).to(confidence), "mean", include_self=False)
-        )
+        ahead = confidence - (predicted == labels).to(confidence)
+        size = torch.bincount(bins, minlength=n_bins).clamp_min(1)
+        gap = torch.bincount(bins, weights=ahead, minlength=n_bins).to(confidence) / size
         gammas = self.gammas.to(gap)
         gammas = gammas * torch.exp(self.rate * gap * gammas.sign())
         flipped = torch.where(gammas > 0, -self.switch, self.switch)
@@ -1203,9 +1201,9 @@ class EntropyLoss(nn.Module):
         self.kind, self.reduction = kind, reduction
         start = torch.tensor([*weights, *(math.log(base) for base in log_bases)], dtype=torch.float64)
         raw = torch.log(torch.expm1(start))  # the inverse of softplus
-        self.raw = nn.Parameter(raw) if learnable else raw
-        if not learnable:
-            del self.raw
+        if learnable:
+            self.raw = nn.Parameter(raw)
+        else:
             self.register_buffer("raw", raw)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -192,6 +192,8 @@ def train_many(
     check_every = -(-recipe.epochs // N_CHECKS)
 
     for epoch in tqdm(range(1, recipe.epochs + 1), desc=label, unit="epoch", disable=not progress, leave=False):
+        if hasattr(loss, "set_epoch"):
+            loss.set_epoch(epoch - 1)
         order = torch.as_tensor(next(orders), device=device)
         total = torch.zeros(len(seeds), dtype=dtype, device=device)
         for start in range(0, n, batch):
@@ -330,6 +332,6 @@ def _stop_if_not_finite(total: Tensor, loss: nn.Module, seeds: Sequence[int], ep
     bad = [seed for seed, ok in zip(seeds, torch.isfinite(total).tolist(), strict=True) if not ok]
     if bad:
         raise FloatingPointError(
-            f"{type(loss).__name__} became NaN or infinite in epoch {epoch} for seeds {bad}. "
+            f"{loss._get_name()} became NaN or infinite in epoch {epoch} for seeds {bad}. "
             f"Lower the learning rate, or look at the data of these seeds."
         )
