@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 __all__ = [
     "DUAL_FOCAL_GAMMAS",
@@ -116,23 +117,30 @@ def generative_cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     soft = _check_as_cross_entropy(input, target, weight, ignore_index)
-    exact = [x for x in (input, target if soft else None, weight) if x is not None]
-    z = _rows(input.to(_working_dtype(exact)))
+    common = input.dtype
+    if soft:
+        common = functools.reduce(torch.promote_types, (x.dtype for x in (input, target, weight) if x is not None))
+    dtype = _working_dtype(common)
+    z = _rows(input.to(dtype))
+    y = target if soft or (target.dim() == 1 and target.dtype == torch.long) else target.reshape(-1).long()
     if soft or label_smoothing > 0:
-        a, total = _class_mass(z, target, weight, ignore_index, label_smoothing, soft=soft)
-        terms = _soft_terms(z, a, strength, group)
+        a, total = _class_mass(z, y, weight, ignore_index, label_smoothing, soft=soft)
+        loss = _soft_terms(z, a, strength, group)
     else:
-        terms, total = _index_terms(z, target.reshape(-1).long(), weight, ignore_index, strength, group)
+        plain = weight is None and reduction != "none" and group is None
+        small = _small_batch(z, y, ignore_index, strength) if plain and _is_small(z) else None
+        loss, total = small or _index_terms(z, y, weight, ignore_index, strength, group)
 
     if reduction == "none":
-        loss = terms.reshape(_label_shape(input))
+        loss = loss.reshape(_label_shape(input))
     else:
-        loss = terms.sum()
+        loss = loss.sum() if loss.dim() else loss
         if reduction == "mean" and group is None:
             loss = loss / total
         elif reduction == "mean":
             loss = loss * dist.get_world_size(group) / _over_group(total.detach(), dist.ReduceOp.SUM, group)
-    return loss.to(_output_dtype(exact))
+    # As cross_entropy: the common dtype, but float32 for half logits under autocast.
+    return loss if dtype == common or torch.is_autocast_enabled(input.device.type) else loss.to(common)
 
 
 def _class_mass(
@@ -143,11 +151,48 @@ def _class_mass(
     if soft:
         q = _rows(target).to(z.dtype)
         return ((1 - smoothing) * q + smoothing / z.shape[1]) * w, z.new_tensor(len(z))
-    y = target.reshape(-1).long()
+    y = target  # class indices
     F.nll_loss(z, y, ignore_index=ignore_index, reduction="sum")  # refuses labels outside 0..K-1
     kept = (y != ignore_index)[:, None]
     q = torch.zeros_like(z).scatter(1, torch.where(kept, y[:, None], 0), 1.0) * kept
     return ((1 - smoothing) * q + smoothing / z.shape[1]) * w * kept, (q * w).sum()
+
+
+def _small_batch(z: Tensor, y: Tensor, ignore_index: int, strength: float) -> tuple[Tensor, int] | None:
+    """The sum ``-sum_i log p_y + strength * sum_k n_k log C_k`` and N, unless a row is ignored or a C_k may underflow.
+
+    A few operations differentiated by torch: where the batch is small their number counts, not their size.
+    """
+    log_p = F.log_softmax(z, 1)
+    column_sum = log_p.exp().sum(0)
+    if not _holds(y != ignore_index) or not _far_from_underflow(column_sum):
+        return None
+    loss = F.nll_loss(log_p, y, reduction="sum")
+    n = torch.bincount(y, minlength=z.shape[1]).to(z.dtype)
+    return loss + (strength * n).dot(column_sum.log()), len(z)
+
+
+def _is_small(z: Tensor) -> bool:
+    return 0 < z.numel() <= 2**14 and _may_look(z)
+
+
+def _may_look(z: Tensor) -> bool:
+    """Whether a decision may depend on values: not under torch.vmap or torch.compile, nor where it costs a wait."""
+    return z.device.type == "cpu" and not torch.compiler.is_compiling() and not is_batchedtensor(z)
+
+
+def _far_from_underflow(column_sum: Tensor) -> bool:
+    """Whether all column sums are numbers that the terms lost to underflow do not change."""
+    limits = torch.finfo(column_sum.dtype)
+    return _holds(column_sum > limits.tiny / limits.eps)
+
+
+def _holds(condition: Tensor) -> bool:
+    """Whether a condition holds everywhere; False where torch.vmap inside another transform hides the values."""
+    try:
+        return bool(condition.all())
+    except RuntimeError:
+        return False
 
 
 def _index_terms(
@@ -254,18 +299,13 @@ def _by_rows(
     It saves a second exponential for each logit, which is what counts on a CPU; elsewhere the look at the values would
     cost more than it saves.
     """
-    if z.device.type != "cpu" or group is not None or len(z) == 0 or torch.compiler.is_compiling():
+    if len(z) == 0 or group is not None or not _may_look(z):
         return None
     top = z.amax(1)
     e = (z - top[:, None]).exp_()
     s = e.sum(1)
     d = (m / s) @ e
-    limits = torch.finfo(z.dtype)
-    try:
-        safe = float(d.min()) > limits.tiny / limits.eps
-    except RuntimeError:  # under torch.vmap no decision may depend on values
-        return None
-    if not safe:
+    if not _far_from_underflow(d):
         return None
     nll = s.log() + (top + F.nll_loss(z, y, ignore_index=ignore_index, reduction="none"))
     return nll, e, z.new_empty(0), s, d
@@ -331,22 +371,16 @@ def _label_shape(input: Tensor) -> tuple[int, ...]:
 
 def _rows(x: Tensor) -> Tensor:
     """(K,), (N, K) or (N, K, d1, ...) to one row of K entries for each sample and position."""
-    if x.dim() <= 2:
-        return x.reshape(-1, x.shape[-1])
+    if x.dim() == 2:
+        return x
+    if x.dim() == 1:
+        return x[None]
     return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
-def _working_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The common dtype, but float32 for half precision."""
-    common = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
-    return torch.float32 if common in (torch.float16, torch.bfloat16) else common
-
-
-def _output_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The dtype cross_entropy would return: the common one, but float32 for half logits under autocast."""
-    common = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
-    autocast = torch.is_autocast_enabled(tensors[0].device.type)
-    return _working_dtype(tensors) if autocast else common
+def _working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Losses of half precision logits are computed in float32."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _check_reduction(reduction: str) -> None:
@@ -620,7 +654,7 @@ def gence_focal_loss(
     Example:
         >>> import torch
         >>> z, y = torch.eye(3), torch.arange(3)
-        >>> torch.equal(gence_focal_loss(z, y, gamma=0.0), generative_cross_entropy(z, y))
+        >>> torch.allclose(gence_focal_loss(z, y, gamma=0.0), generative_cross_entropy(z, y))
         True
     """
     _check_gamma(gamma)
@@ -870,7 +904,7 @@ def mmce_loss(
 
 
 def _float(input: Tensor) -> Tensor:
-    return input.to(_working_dtype([input]))
+    return input.to(_working_dtype(input.dtype))
 
 
 def _nll(input: Tensor, target: Tensor) -> Tensor:
@@ -903,7 +937,7 @@ def _root(square: Tensor) -> Tensor:
 
 
 def _class_counts(class_counts: Tensor | Sequence[float], input: Tensor) -> Tensor:
-    counts = torch.as_tensor(class_counts, device=input.device).to(_working_dtype([input]))
+    counts = torch.as_tensor(class_counts, device=input.device).to(_working_dtype(input.dtype))
     if counts.shape != (input.shape[1],) or bool((counts <= 0).any()):
         raise ValueError(
             f"class_counts must hold a positive number for each of the {input.shape[1]} classes, but is "
@@ -1208,7 +1242,7 @@ class EntropyLoss(nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits and class indices."""
-        b_1, b_2, log_base_1, log_base_2 = F.softplus(self.raw.to(_working_dtype([input])))
+        b_1, b_2, log_base_1, log_base_2 = F.softplus(self.raw.to(_working_dtype(input.dtype)))
         nll = _nll(input, target)
         if self.kind == "mix":
             second = _reverse_cross_entropy(nll, math.log(1e-6))
