@@ -214,8 +214,15 @@ class RunParameters(Parameters):
                 f"n_per_class = {self.n_per_class} is not allowed: {self.dataset!r} has {capacity} training samples "
                 f"for every class. Allowed: 1..{capacity}, or None for all; nearest valid: {capacity}."
             )
+        if losses.REGISTRY[self.loss].adapts == "update":
+            fixed = [name for name in losses.loss_names() if losses.REGISTRY[name].adapts != "update"]
+            raise ValueError(
+                f"loss = {self.loss!r} is not allowed here: it must be updated with validation logits after each "
+                f"epoch, which the loop that trains many seeds at once does not do. Train it in a loop of your own, "
+                f"or use one of: {', '.join(fixed)}."
+            )
         try:
-            probe = self.make_loss()(torch.zeros(2, 3), torch.tensor([0, 1]))
+            probe = self.make_loss(class_counts=[1.0, 1.0, 1.0])(torch.zeros(2, 3), torch.tensor([0, 1]))
             if probe.dim() > 0:
                 raise ValueError("training needs a loss that returns one number; use reduction='mean' or 'sum'")
         except (ValueError, TypeError, RuntimeError) as error:
@@ -225,9 +232,11 @@ class RunParameters(Parameters):
     def _smoke(self) -> dict[str, Any]:
         return super()._smoke() | {"epochs": min(self.epochs, SMOKE_EPOCHS)}
 
-    def make_loss(self):
-        """Build the loss module."""
-        return losses.make_loss(self.loss, **self.loss_options)
+    def make_loss(self, class_counts: Sequence[float]):
+        """Build the loss module; a loss that needs the class counts of the training set gets them."""
+        known = losses.REGISTRY[self.loss].options
+        counts = {"class_counts": class_counts} if "class_counts" in known else {}
+        return losses.make_loss(self.loss, **(counts | self.loss_options))
 
     def recipe(self) -> training.Recipe:
         """Return the training recipe."""
@@ -297,7 +306,14 @@ def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> N
     n_features, n_classes = splits[0].x_train.shape[1], len(splits[0].class_names)
     nets = [models.make_model(run.model, n_features, n_classes, seed) for seed in seeds]
     outcomes = training.train_many(
-        nets, splits, run.make_loss(), run.recipe(), seeds, device=run.device, progress=progress, label=run.identity
+        nets,
+        splits,
+        run.make_loss(splits[0].class_counts.tolist()),
+        run.recipe(),
+        seeds,
+        device=run.device,
+        progress=progress,
+        label=run.identity,
     )
     origin = provenance(run.device) | {"tier": run.tier, "duration_s": round(time.perf_counter() - start, 3)}
     for seed, split, outcome in zip(seeds, splits, outcomes, strict=True):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gence import runs
+from gence import losses, runs
 from gence.runs import ParameterError, Parameters, RunParameters, compare, comparison_table, execute, expand_grid
 
 SMOKE = {"tier": "smoke", "n_per_class": 5}
@@ -25,7 +25,7 @@ SMOKE = {"tier": "smoke", "n_per_class": 5}
     ("given", "needed"),
     [
         ({"lss": "gence"}, ["'lss'", "nearest valid: 'loss'", "dataset, model, loss"]),
-        ({"loss": "genc"}, ["loss = 'genc'", "nearest valid: 'gence'", "Allowed: ce, gence"]),
+        ({"loss": "genc"}, ["loss = 'genc'", "nearest valid: 'gence'", "Allowed: ce, brier, gence"]),
         ({"dataset": "digit"}, ["dataset = 'digit'", "nearest valid: 'digits'"]),
         ({"model": "mpl"}, ["model = 'mpl'", "nearest valid: 'mlp'"]),
         ({"rho": 0}, ["rho = 0", "nearest valid: 1", "Allowed: a number >= 1"]),
@@ -46,6 +46,8 @@ SMOKE = {"tier": "smoke", "n_per_class": 5}
         ({"loss": "focal", "loss_options": {"gama": 2}}, ["'gama'", "'gamma'"]),
         ({"loss_options": {"strength": 2}}, ["strength must lie in [0, 1]"]),
         ({"loss_options": {"reduction": "none"}}, ["one number", "reduction"]),
+        ({"loss": "adafocal"}, ["loss = 'adafocal'", "validation logits", "use one of: ce, brier"]),
+        ({"loss": "class_balanced", "loss_options": {"beta": 1}}, ["beta must lie in [0, 1)", "got 1"]),
     ],
 )
 def test_a_wrong_parameter_is_named_with_what_is_allowed_and_what_is_nearest(given, needed):
@@ -233,3 +235,18 @@ def _wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> Non
         assert process.poll() is None, "the sweep ended before it could be killed"
         assert time.monotonic() < end, "no record appeared in time"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("loss", [name for name in losses.loss_names() if losses.REGISTRY[name].adapts != "update"])
+def test_every_loss_of_the_registry_trains(loss, tmp_path):
+    """A loss that needs the class counts gets those of the long-tailed training set."""
+    run = RunParameters.of(loss=loss, rho=5, tier="smoke", n_per_class=10, out=str(tmp_path))
+    record = json.loads(execute(run, progress=False)[0].read_text())
+    assert np.isfinite(record["history"]["train_loss"]).all()
+    made = run.make_loss(record["class_counts"])
+    assert getattr(made, "class_counts", record["class_counts"]) == record["class_counts"]
+
+
+def test_class_counts_of_the_user_win():
+    run = RunParameters.of(loss="logit_adjustment", loss_options={"class_counts": [1, 2, 3], "tau": 2.0})
+    assert run.make_loss([5, 5, 5]).class_counts == [1, 2, 3]
