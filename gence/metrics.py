@@ -2,27 +2,41 @@
 
 Every function takes probabilities of shape (N, K) and labels of shape (N,), as tensors or arrays, computes in
 float64 and returns a plain float. Bins are right-closed, (lo, hi], and the first one also holds 0, so no sample
-is ever lost; ties always share a bin.
+is ever lost; ties always share a bin. ``compat="focal_calibration"`` gives the numbers of the code of Mukhoti et al.
+(2020) instead, on which most published tables rest: float32, a confidence of exactly 0 lost, in AdaECE the smallest
+confidences lost, in ClasswiseECE the classes above the largest label.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+from sklearn.isotonic import isotonic_regression
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 __all__ = [
     "METRICS",
+    "OOD_SCORES",
+    "Decomposition",
     "ReliabilityCurve",
     "adaptive_calibration_error",
     "brier_score",
+    "calibration_refinement",
     "classwise_calibration_error",
+    "debiased_calibration_error",
     "error_rate",
     "evaluate",
     "expected_calibration_error",
+    "kolmogorov_smirnov_error",
+    "maximum_calibration_error",
     "negative_log_likelihood",
+    "ood_detection",
     "reliability_curve",
 ]
 
@@ -96,13 +110,16 @@ def brier_score(probs: ArrayLike, labels: ArrayLike) -> float:
     return float(np.mean((p**2).sum(1) - 2 * p[np.arange(len(y)), y] + 1))
 
 
-def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+def expected_calibration_error(
+    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, compat: str | None = None
+) -> float:
     """ECE: the gap between confidence and accuracy in equal-width bins of the top confidence.
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
         n_bins: number of bins on [0, 1].
+        compat: None, or ``"focal_calibration"``.
 
     Returns:
         A fraction in [0, 1]. A perfectly calibrated model does not measure 0 but a noise floor that falls with N.
@@ -116,17 +133,23 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int 
         >>> round(expected_calibration_error([[0.95, 0.05], [1.0, 0.0], [0.4, 0.6]], [0, 1, 0], n_bins=10), 4)
         0.5167
     """
+    if _is_compat(compat):
+        confidence, correct = _float32_top(probs, labels)
+        return _focal_calibration_error(confidence, correct, torch.linspace(0, 1, n_bins + 1))
     confidence, correct = _top(probs, labels)
     return _gap(confidence - correct, _equal_width_bin(confidence, n_bins), n_bins)
 
 
-def adaptive_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+def adaptive_calibration_error(
+    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, compat: str | None = None
+) -> float:
     """AdaECE: as ECE, in bins of equal mass; samples of equal confidence share a bin.
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
         n_bins: number of bins.
+        compat: None, or ``"focal_calibration"``.
 
     Returns:
         A fraction in [0, 1].
@@ -141,17 +164,25 @@ def adaptive_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int 
         >>> round(adaptive_calibration_error(p, [0, 1, 0, 0], n_bins=2), 4)  # (|.65 - .5| + |.85 - 1|) / 2
         0.15
     """
+    if _is_compat(compat):
+        confidence, correct = _float32_top(probs, labels)
+        ranks = np.linspace(0, len(confidence), n_bins + 1)
+        edges = np.interp(ranks, np.arange(len(confidence)), np.sort(confidence.numpy()))
+        return _focal_calibration_error(confidence, correct, edges)
     confidence, correct = _top(probs, labels)
     return _gap(confidence - correct, _equal_mass_bin(confidence, n_bins), n_bins)
 
 
-def classwise_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+def classwise_calibration_error(
+    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, compat: str | None = None
+) -> float:
     """ClasswiseECE: the ECE of each class's own probability against "is it this class", averaged over all K.
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices; classes without a sample count too.
         n_bins: number of equal-width bins on [0, 1].
+        compat: None, or ``"focal_calibration"``.
 
     Returns:
         A fraction in [0, 1].
@@ -166,11 +197,208 @@ def classwise_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int
         0.0
     """
     p, y = _checked(probs, labels)
+    if _is_compat(compat):
+        edges = torch.linspace(0, 1, n_bins + 1)
+        p32, y32 = torch.as_tensor(p, dtype=torch.float32), torch.as_tensor(y)
+        each = [_focal_calibration_error(p32[:, k], y32 == k, edges) for k in range(int(y.max()) + 1)]
+        return float(torch.tensor(each, dtype=torch.float32).mean())
     n_classes = p.shape[1]
     gap = p.copy()
     gap[np.arange(len(y)), y] -= 1
     bins = _equal_width_bin(p, n_bins) + n_bins * np.arange(n_classes)
     return _gap(gap.ravel(), bins.ravel(), n_bins * n_classes)
+
+
+def maximum_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+    """MCE: the largest gap between confidence and accuracy of any bin of ECE that holds a sample.
+
+    Args:
+        probs: (N, K) probabilities.
+        labels: (N,) class indices.
+        n_bins: number of equal-width bins on [0, 1].
+
+    Returns:
+        A fraction in [0, 1]; one sample in a bin of its own can decide it.
+
+    Raises:
+        ValueError: inputs that are not probabilities and labels, `n_bins` < 1.
+
+    Source: Naeini et al. (2015).
+
+    Example:
+        >>> round(maximum_calibration_error([[0.9, 0.1], [0.7, 0.3]], [0, 1], n_bins=10), 4)
+        0.7
+    """
+    curve = reliability_curve(probs, labels, n_bins)
+    return float(np.nanmax(np.abs(curve.confidence - curve.accuracy)))
+
+
+def kolmogorov_smirnov_error(probs: ArrayLike, labels: ArrayLike) -> float:
+    """KS calibration error: the largest gap between the sums of confidence and of correctness, with no bins.
+
+    The samples are sorted by confidence; the gap is looked at after each group of equal confidences.
+
+    Args:
+        probs: (N, K) probabilities.
+        labels: (N,) class indices.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        ValueError: inputs that are not probabilities and labels.
+
+    Source: Gupta et al. (2021).
+
+    Example:
+        >>> round(kolmogorov_smirnov_error([[0.9, 0.1], [0.7, 0.3]], [0, 1]), 4)
+        0.35
+    """
+    confidence, correct = _top(probs, labels)
+    order = np.argsort(confidence, kind="stable")
+    gap = np.cumsum((confidence - correct)[order])
+    ends = np.append(np.diff(confidence[order]) > 0, True)
+    return float(np.abs(gap[ends]).max() / len(gap))
+
+
+def debiased_calibration_error(
+    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, strategy: str = "quantile"
+) -> float:
+    """Root mean squared calibration error with the noise of the accuracies taken out.
+
+    ``sum_b n_b/N [ (confidence_b - accuracy_b)^2 - accuracy_b (1 - accuracy_b) / (n_b - 1) ]``, unbiased for the
+    squared error of the binned model; where it falls below 0 the result is 0. Bins of one sample say nothing about
+    their noise and are left out.
+
+    Args:
+        probs: (N, K) probabilities.
+        labels: (N,) class indices.
+        n_bins: number of bins.
+        strategy: as in :func:`reliability_curve`.
+
+    Returns:
+        A fraction in [0, 1]; near 0 for a calibrated model, unlike ECE. It is an L2 error: not comparable with ECE.
+
+    Raises:
+        ValueError: bad inputs, an unknown `strategy`.
+
+    Source: Kumar, Liang and Ma (2019), Definition 5.1.
+
+    Example:
+        >>> p = [[0.75, 0.25]] * 4
+        >>> debiased_calibration_error(p, [0, 0, 0, 1], n_bins=1)
+        0.0
+    """
+    curve = reliability_curve(probs, labels, n_bins, strategy=strategy)
+    known = curve.count > 1
+    n, accuracy = curve.count[known], curve.accuracy[known]
+    noise = accuracy * (1 - accuracy) / (n - 1)
+    square = ((curve.confidence[known] - accuracy) ** 2 - noise) @ n / max(n.sum(), 1)
+    return float(np.sqrt(max(square, 0.0)))
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A proper score of "the top class is right", split in two parts that add up.
+
+    Attributes:
+        score: mean Brier score (of one event, between 0 and 1) or NLL in nats.
+        calibration: what a monotone recalibration would save, >= 0.
+        refinement: the score after it: what is left because the confidences do not tell right from wrong.
+
+    Example:
+        >>> Decomposition(0.3, 0.1, 0.2).calibration
+        0.1
+    """
+
+    score: float
+    calibration: float
+    refinement: float
+
+
+def calibration_refinement(probs: ArrayLike, labels: ArrayLike, score: str = "brier") -> Decomposition:
+    """Split a proper score of the top confidence into calibration and refinement.
+
+    The recalibrated confidences are those of isotonic regression on the same data, the best monotone map for every
+    proper score. No bins are chosen; the calibration part is a little too large for small N, as the map fits noise.
+
+    Args:
+        probs: (N, K) probabilities.
+        labels: (N,) class indices.
+        score: ``"brier"`` or ``"nll"``.
+
+    Returns:
+        A :class:`Decomposition`.
+
+    Raises:
+        ValueError: bad inputs, an unknown `score`.
+
+    Source: DeGroot and Fienberg (1983); Dimitriadis, Gneiting and Jordan (2021) for the isotonic form.
+
+    Example:
+        >>> split = calibration_refinement([[0.9, 0.1]] * 4, [0, 0, 1, 1])
+        >>> round(split.score, 4), round(split.calibration, 4), round(split.refinement, 4)
+        (0.41, 0.16, 0.25)
+    """
+    if score not in ("brier", "nll"):
+        raise ValueError(f"score must be 'brier' or 'nll', but got {score!r}")
+    confidence, correct = _top(probs, labels)
+    _, group = np.unique(confidence, return_inverse=True)
+    size = np.bincount(group)
+    recalibrated = isotonic_regression(np.bincount(group, weights=correct) / size, sample_weight=size)[group]
+
+    def mean(c: Floats) -> float:
+        if score == "brier":
+            return float(np.mean((c - correct) ** 2))
+        return float(np.mean(-special.xlogy(correct, c) - special.xlog1py(1 - correct, -c)))
+
+    before, after = mean(confidence), mean(recalibrated)
+    return Decomposition(before, before - after, after)
+
+
+# Scores of logits (N, K) that are large for inputs from another distribution.
+OOD_SCORES: dict[str, Callable[[Floats], Floats]] = {
+    "entropy": lambda z: special.entr(special.softmax(z, axis=1)).sum(1),
+    "msp": lambda z: -special.softmax(z, axis=1).max(1),
+    "energy": lambda z: -special.logsumexp(z, axis=1),
+}
+
+
+def ood_detection(logits_in: ArrayLike, logits_out: ArrayLike, score: str = "entropy") -> dict[str, float]:
+    """How well a score of the logits tells foreign inputs (the positive class) from known ones.
+
+    Args:
+        logits_in: (N, K) logits of inputs from the training distribution.
+        logits_out: (M, K) logits of foreign inputs.
+        score: ``"entropy"``, ``"msp"`` (one less the top probability) or ``"energy"`` (minus log-sum-exp).
+
+    Returns:
+        ``auroc`` and ``aupr`` with the foreign inputs as the positive class, and ``fpr95``, the share of foreign
+        inputs that pass as known when 95 % of the known ones pass. Fractions.
+
+    Raises:
+        ValueError: an unknown `score`, logits that are not finite (N, K) arrays of one K.
+
+    Source: Hendrycks and Gimpel (2017) for msp, Liang, Li and Srikant (2018) for fpr95, Liu et al. (2020) for energy.
+
+    Example:
+        >>> ood_detection([[9.0, 0.0]] * 3, [[0.1, 0.0]] * 2)["auroc"]
+        1.0
+    """
+    if score not in OOD_SCORES:
+        raise ValueError(f"score must be one of {', '.join(OOD_SCORES)}, but got {score!r}")
+    known, foreign = (_to_numpy(z).astype(np.float64) for z in (logits_in, logits_out))
+    for name, z in (("logits_in", known), ("logits_out", foreign)):
+        if z.ndim != 2 or 0 in z.shape or z.shape[1] != known.shape[-1] or not np.isfinite(z).all():
+            raise ValueError(f"{name} must be finite logits (N, K), the same K for both, but its shape is {z.shape}")
+    values = np.concatenate([OOD_SCORES[score](known), OOD_SCORES[score](foreign)])
+    is_foreign = np.repeat([0, 1], [len(known), len(foreign)])
+    foreign_passed, known_passed, _ = roc_curve(1 - is_foreign, -values, drop_intermediate=False)
+    return {
+        "auroc": float(roc_auc_score(is_foreign, values)),
+        "aupr": float(average_precision_score(is_foreign, values)),
+        "fpr95": float(foreign_passed[np.argmax(known_passed >= 0.95)]),
+    }
 
 
 @dataclass(frozen=True)
@@ -194,6 +422,19 @@ class ReliabilityCurve:
     count: Ints
     confidence: Floats
     accuracy: Floats
+
+    def accuracy_band(self, level: float = 0.95) -> tuple[Floats, Floats]:
+        """Clopper-Pearson interval for the accuracy of each bin; NaN where a bin is empty."""
+        right = np.round(self.accuracy * self.count)
+        tail = (1 - level) / 2
+        low = stats.beta.ppf(tail, right, self.count - right + 1)
+        high = stats.beta.ppf(1 - tail, right + 1, self.count - right)
+        return np.where(right == 0, 0.0, low), np.where(right == self.count, 1.0, high)
+
+    def consistency_band(self, level: float = 0.95) -> tuple[Floats, Floats]:
+        """Where the accuracy of each bin would lie if the model were calibrated; NaN where a bin is empty."""
+        tail = (1 - level) / 2
+        return tuple(stats.binom.ppf(q, self.count, self.confidence) / self.count for q in (tail, 1 - tail))
 
     @property
     def expected_calibration_error(self) -> float:
@@ -302,6 +543,29 @@ def _top(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     """Confidence of the most probable class, and 1.0 where it is the label."""
     p, y = _checked(probs, labels)
     return p.max(1), (p.argmax(1) == y).astype(np.float64)
+
+
+def _is_compat(compat: str | None) -> bool:
+    if compat not in (None, "focal_calibration"):
+        raise ValueError(f"compat must be None or 'focal_calibration', but got {compat!r}")
+    return compat is not None
+
+
+def _float32_top(probs: ArrayLike, labels: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:
+    p, y = _checked(probs, labels)
+    confidence, predicted = torch.as_tensor(p, dtype=torch.float32).max(1)
+    return confidence, predicted == torch.as_tensor(y)
+
+
+def _focal_calibration_error(confidence: torch.Tensor, correct: torch.Tensor, edges: torch.Tensor | Floats) -> float:
+    """The sum over the bins (lo, hi] in float32, as in the reference code; what lies in no bin is lost."""
+    total = torch.zeros(1)
+    for low, high in itertools.pairwise(edges):
+        inside = confidence.gt(float(low)) & confidence.le(float(high))
+        if inside.any():
+            gap = confidence[inside].mean() - correct[inside].float().mean()
+            total += gap.abs() * inside.float().mean()
+    return float(total)
 
 
 def _check_bins(n_bins: int) -> None:
