@@ -387,7 +387,7 @@ def ood_detection(logits_in: ArrayLike, logits_out: ArrayLike, score: str = "ent
     """
     if score not in OOD_SCORES:
         raise ValueError(f"score must be one of {', '.join(OOD_SCORES)}, but got {score!r}")
-    known, foreign = (_to_numpy(z).astype(np.float64) for z in (logits_in, logits_out))
+    known, foreign = (to_numpy(z).astype(np.float64) for z in (logits_in, logits_out))
     for name, z in (("logits_in", known), ("logits_out", foreign)):
         if z.ndim != 2 or 0 in z.shape or z.shape[1] != known.shape[-1] or not np.isfinite(z).all():
             raise ValueError(f"{name} must be finite logits (N, K), the same K for both, but its shape is {z.shape}")
@@ -542,7 +542,8 @@ def _gap(confidence_minus_correct: Floats, bins: Ints, n_bins: int) -> float:
 def _top(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     """Confidence of the most probable class, and 1.0 where it is the label."""
     p, y = _checked(probs, labels)
-    return p.max(1), (p.argmax(1) == y).astype(np.float64)
+    top = p.argmax(1)
+    return p[np.arange(len(p)), top], (top == y).astype(np.float64)
 
 
 def _is_compat(compat: str | None) -> bool:
@@ -575,7 +576,7 @@ def _check_bins(n_bins: int) -> None:
 
 def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     """Return float64 probabilities and int64 labels, or say what is wrong with them."""
-    p, y = _to_numpy(probs), _to_numpy(labels)
+    p, y = to_numpy(probs), to_numpy(labels)
     if p.ndim != 2 or 0 in p.shape:
         raise ValueError(f"probs must have shape (N, K) with N, K >= 1, but got {p.shape}")
     if y.shape != (len(p),):
@@ -589,12 +590,12 @@ def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     p = p.astype(np.float64)
     if not np.isfinite(p).all():
         raise ValueError("probs contain NaN or infinite values")
-    if p.min() < 0 or p.max() > 1 + tolerance or np.abs(p.sum(1) - 1).max() > tolerance:
+    if p.min() < 0 or p.max() > 1 + tolerance or np.abs(p @ np.ones(p.shape[1]) - 1).max() > tolerance:
         raise ValueError(
             f"probs must be rows that lie in [0, 1] and sum to 1, but values range from {p.min():.4g} to "
             f"{p.max():.4g} and rows sum to {p.sum(1).min():.4g}..{p.sum(1).max():.4g}. Logits? Apply softmax(dim=1)."
         )
-    return np.minimum(p, 1.0), y.astype(np.int64)
+    return (p if p.max() <= 1 else np.minimum(p, 1.0)), y.astype(np.int64)
 
 
 def _precision(values: ArrayLike) -> int:
@@ -602,7 +603,7 @@ def _precision(values: ArrayLike) -> int:
     return values.element_size() if hasattr(values, "element_size") else np.asarray(values).itemsize
 
 
-def _to_numpy(values: ArrayLike) -> NDArray:
+def to_numpy(values: ArrayLike) -> NDArray:
     if hasattr(values, "detach"):  # a tensor, on any device; numpy knows no bfloat16
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values

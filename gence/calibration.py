@@ -1,0 +1,865 @@
+"""Post-hoc calibration in scikit-learn style: ``fit(logits, labels)`` on held-out data, then ``predict_proba(logits)``.
+
+Every calibrator takes logits (N, K) and class indices (N,), as tensors or arrays, computes in float64, keeps what it
+learned in attributes that end with an underscore, and can be cloned. ``keeps_order`` says whether it can change which
+class of a sample is the most probable.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import interpolate, optimize, special
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
+
+from gence import metrics
+
+__all__ = [
+    "CALIBRATORS",
+    "AdaptiveTemperatureScaling",
+    "BinwiseTemperatureScaling",
+    "Calibrator",
+    "DirichletCalibration",
+    "EnsembleTemperatureScaling",
+    "EntropyTemperatureScaling",
+    "HistogramBinning",
+    "IsotonicCalibration",
+    "MatrixScaling",
+    "ParameterizedTemperatureScaling",
+    "PlattScaling",
+    "SplineCalibration",
+    "TemperatureScaling",
+    "Uncalibrated",
+    "VectorScaling",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+TEMPERATURES = (0.01, 100.0)  # where a temperature is looked for
+LONG = 5.0  # seconds after which a progress bar appears
+
+
+class Calibrator(BaseEstimator):
+    """What all calibrators share: checked input, and softmax as the map to start from.
+
+    Raises:
+        ValueError: logits that are not finite (N, K) with K >= 2 and N >= 1, probabilities in place of logits, labels
+            that are no class indices, another K than in `fit`.
+        sklearn.exceptions.NotFittedError: `predict_proba` before `fit`.
+
+    Example:
+        >>> TemperatureScaling().fit([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [0, 1, 1]).predict_proba([[1.0, 1.0]])
+        array([[0.5, 0.5]])
+    """
+
+    keeps_order = False
+
+    def fit(self, logits: ArrayLike, labels: ArrayLike) -> Calibrator:
+        """Learn from held-out logits (N, K) and labels (N,)."""
+        z = _checked_logits(logits)
+        y = _checked_labels(labels, z)
+        self.n_classes_ = z.shape[1]
+        self._fit(z, y)
+        return self
+
+    def predict_proba(self, logits: ArrayLike) -> Floats:
+        """Return calibrated probabilities (N, K)."""
+        check_is_fitted(self, "n_classes_")
+        z = _checked_logits(logits)
+        if z.shape[1] != self.n_classes_:
+            raise ValueError(f"logits must have the {self.n_classes_} classes of fit, but have {z.shape[1]}")
+        return self._predict(z)
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        raise NotImplementedError
+
+    def _predict(self, z: Floats) -> Floats:
+        raise NotImplementedError
+
+
+class Uncalibrated(Calibrator):
+    """softmax(z), for comparison.
+
+    Example:
+        >>> Uncalibrated().fit([[0.0, 2.0]], [1]).predict_proba([[0.0, 0.0]])
+        array([[0.5, 0.5]])
+    """
+
+    keeps_order = True
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        pass
+
+    def _predict(self, z: Floats) -> Floats:
+        return special.softmax(z, axis=1)
+
+
+class _Temperatures(Calibrator):
+    """softmax(z / T(x)) with a positive temperature for each sample, which never changes the most probable class."""
+
+    keeps_order = True
+
+    def temperature(self, logits: ArrayLike) -> Floats:
+        """Return the temperature (N,) that each sample gets."""
+        check_is_fitted(self, "n_classes_")
+        return self._temperature(_checked_logits(logits))
+
+    def _temperature(self, z: Floats) -> Floats:
+        raise NotImplementedError
+
+    def _predict(self, z: Floats) -> Floats:
+        return special.softmax(z / self._temperature(z)[:, None], axis=1)
+
+
+class TemperatureScaling(_Temperatures):
+    """One temperature for all samples: softmax(z / T).
+
+    The NLL is convex in 1/T, so its minimum is found as the root of its derivative, to machine precision. Where there
+    is none between 0.01 and 100 (a validation set without a single error wants T = 0), the nearer end is taken,
+    `converged_` is False and a ConvergenceWarning says so.
+
+    Args:
+        objective: ``"nll"``, or ``"ece"`` for the grid 0.1, 0.2, ..., 10 by validation ECE, as the code of Mukhoti et
+            al. (2020) does by default.
+        n_bins: of that ECE.
+
+    Attributes:
+        temperature_: T, no unit.
+        converged_: whether a minimum was found.
+
+    Raises:
+        ValueError: an unknown objective. Otherwise as :class:`Calibrator`.
+
+    Source: Guo et al. (2017).
+
+    Example:
+        >>> calibrator = TemperatureScaling().fit([[4.0, 0.0]] * 4, [0, 0, 0, 1])
+        >>> round(calibrator.temperature_, 4)  # 4 / log 3
+        3.641
+    """
+
+    def __init__(self, objective: str = "nll", n_bins: int = 15) -> None:
+        """Keep the options; see the class."""
+        self.objective = objective
+        self.n_bins = n_bins
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        if self.objective == "nll":
+            self.temperature_, self.converged_ = best_temperature(z, y)
+            if not self.converged_:
+                warnings.warn(
+                    f"the NLL has no minimum for temperatures in {TEMPERATURES}; took {self.temperature_:g}. "
+                    f"{len(y)} validation samples may be too few, or all right.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+        elif self.objective == "ece":
+            grid = np.arange(1, 101) / 10
+            errors = [metrics.expected_calibration_error(special.softmax(z / t, axis=1), y, self.n_bins) for t in grid]
+            self.temperature_, self.converged_ = float(grid[np.argmin(errors)]), True
+        else:
+            raise ValueError(f"objective must be 'nll' or 'ece', but got {self.objective!r}")
+
+    def _temperature(self, z: Floats) -> Floats:
+        return np.full(len(z), self.temperature_)
+
+
+class AdaptiveTemperatureScaling(_Temperatures):
+    """Adaptive temperature scaling (ATS), Algorithm 1 of the GenCE paper: one temperature for each confidence bin.
+
+    The bins are quantiles of the unscaled validation confidences. In each round every bin's temperature moves by
+    ``clip(step * (mean confidence - accuracy), -clip, clip)`` of its samples scaled by its present temperature; the
+    temperatures of the round with the lowest validation ECE are kept. With the published step the inner clip never
+    acts, since a gap is at most 1.
+
+    Args:
+        n_bins: number of bins of equal mass.
+        step: factor of the gap.
+        clip: largest change in a round.
+        n_rounds: number of rounds.
+        temperature_range: smallest and largest temperature.
+        select: ``"ece"`` keeps the best round, ``"last"`` the last one.
+        selection_bins: bins of that ECE (not stated in the paper).
+
+    Attributes:
+        temperatures_: (n_bins,) kept temperatures.
+        thresholds_: (n_bins - 1,) inner edges of the bins, in confidence.
+        history_: (n_rounds + 1,) validation ECE before the first round and after each.
+        best_round_: 0 is before the first.
+
+    Raises:
+        ValueError: fewer samples than bins, options out of range. Otherwise as :class:`Calibrator`.
+
+    Source: Zhan, Zhou and Shen (2026), Algorithm 1 and section 5.
+
+    Example:
+        >>> z = [[4.0, 0.0]] * 4
+        >>> ats = AdaptiveTemperatureScaling(n_bins=1, n_rounds=2000, select="last").fit(z, [0, 0, 0, 1])
+        >>> round(float(ats.temperatures_[0]), 2)  # 4 / log 3
+        3.64
+    """
+
+    def __init__(
+        self,
+        n_bins: int = 15,
+        step: float = 0.05,
+        clip: float = 0.1,
+        n_rounds: int = 200,
+        temperature_range: tuple[float, float] = (0.1, 10.0),
+        select: str = "ece",
+        selection_bins: int = 15,
+    ) -> None:
+        """Keep the options; see the class."""
+        self.n_bins = n_bins
+        self.step = step
+        self.clip = clip
+        self.n_rounds = n_rounds
+        self.temperature_range = temperature_range
+        self.select = select
+        self.selection_bins = selection_bins
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        if self.select not in ("ece", "last"):
+            raise ValueError(f"select must be 'ece' or 'last', but got {self.select!r}")
+        _check_enough(z, self.n_bins)
+        below = z - z.max(1, keepdims=True)
+        correct = (z.argmax(1) == y).astype(np.float64)
+        confidence = _top_confidence(below, np.ones(len(z)))
+        self.thresholds_ = np.quantile(confidence, np.arange(1, self.n_bins) / self.n_bins)
+        bins = np.searchsorted(self.thresholds_, confidence)
+        size = np.maximum(np.bincount(bins, minlength=self.n_bins), 1)
+        temperatures = np.ones(self.n_bins)
+        tried, errors = [temperatures], [_top_ece(confidence, correct, self.selection_bins)]
+        for _ in tqdm(range(self.n_rounds), desc="ATS", unit="round", delay=LONG, leave=False):
+            gap = np.bincount(bins, confidence - correct, self.n_bins) / size
+            change = np.clip(self.step * gap, -self.clip, self.clip)
+            temperatures = np.clip(temperatures + change, *self.temperature_range)
+            confidence = _top_confidence(below, temperatures[bins])
+            tried.append(temperatures)
+            errors.append(_top_ece(confidence, correct, self.selection_bins))
+        self.history_ = np.array(errors)
+        self.best_round_ = int(self.history_.argmin()) if self.select == "ece" else self.n_rounds
+        self.temperatures_ = tried[self.best_round_]
+
+    def _temperature(self, z: Floats) -> Floats:
+        confidence = _top_confidence(z - z.max(1, keepdims=True), np.ones(len(z)))
+        return self.temperatures_[np.searchsorted(self.thresholds_, confidence)]
+
+
+class BinwiseTemperatureScaling(_Temperatures):
+    """Bin-wise temperature scaling (BTS): the NLL's temperature in each bin of confidence.
+
+    Args:
+        n_bins: number of bins of equal mass below `top`.
+        top: confidences above it share one more bin.
+
+    Attributes:
+        temperatures_: (n_bins + 1,); 1 where a bin is empty, and the global one where its NLL has no minimum.
+        thresholds_: (n_bins,) inner edges.
+
+    Raises:
+        As :class:`AdaptiveTemperatureScaling`.
+
+    Source: Ji et al. (2019).
+
+    Example:
+        >>> BinwiseTemperatureScaling(n_bins=1).fit([[4.0, 0.0]] * 4, [0, 0, 0, 1]).temperatures_.round(2).tolist()
+        [3.64, 1.0]
+    """
+
+    def __init__(self, n_bins: int = 50, top: float = 0.999) -> None:
+        """Keep the options; see the class."""
+        self.n_bins = n_bins
+        self.top = top
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        _check_enough(z, self.n_bins)
+        confidence = special.softmax(z, axis=1).max(1)
+        low = confidence[confidence <= self.top]
+        inner = np.quantile(low, np.arange(1, self.n_bins) / self.n_bins) if len(low) else np.zeros(self.n_bins - 1)
+        self.thresholds_ = np.append(inner, self.top)
+        bins = np.searchsorted(self.thresholds_, confidence)
+        everywhere, _ = best_temperature(z, y)
+        self.temperatures_ = np.ones(self.n_bins + 1)
+        for b in np.unique(bins):
+            here = bins == b
+            temperature, converged = best_temperature(z[here], y[here])
+            self.temperatures_[b] = temperature if converged else everywhere
+
+    def _temperature(self, z: Floats) -> Floats:
+        return self.temperatures_[np.searchsorted(self.thresholds_, special.softmax(z, axis=1).max(1))]
+
+
+class EntropyTemperatureScaling(_Temperatures):
+    """Entropy-based temperature scaling (HTS): ``T(x) = softplus(w log(H(x) / log K) + b)`` with the entropy H.
+
+    Attributes:
+        weight_, bias_: w and b.
+        converged_: what the optimiser says.
+
+    Raises:
+        As :class:`Calibrator`.
+
+    Source: Balanya, Maroñas and Ramos (2024).
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(200, 3))
+        >>> bool((EntropyTemperatureScaling().fit(z, z.argmax(1)).temperature(z) > 0).all())
+        True
+    """
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        feature = _log_normalised_entropy(z)
+
+        def temperature(parameters: Floats) -> tuple[Floats, Floats]:
+            linear = parameters[0] * feature + parameters[1]
+            return np.logaddexp(0, linear) + TEMPERATURES[0], special.expit(linear)
+
+        def objective(parameters: Floats) -> tuple[float, Floats]:
+            t, slope = temperature(parameters)
+            scaled = z / t[:, None]
+            by_t = -_nll_slope(scaled, y) / t * slope
+            return _nll(scaled, y), np.array([(by_t * feature).mean(), by_t.mean()])
+
+        start = np.array([0.01, np.log(np.expm1(best_temperature(z, y)[0]))])
+        found = optimize.minimize(objective, start, jac=True, method="BFGS")
+        self.weight_, self.bias_ = map(float, found.x)
+        self.converged_ = bool(found.success)
+
+    def _temperature(self, z: Floats) -> Floats:
+        return np.logaddexp(0, self.weight_ * _log_normalised_entropy(z) + self.bias_) + TEMPERATURES[0]
+
+
+class ParameterizedTemperatureScaling(_Temperatures):
+    """Parameterized temperature scaling (PTS): a small network maps the largest logits to a temperature.
+
+    The network sees the `n_top` largest logits less the largest, sorted and divided by their mean spread, through two
+    hidden layers. It is trained on the squared error of the probabilities in batches of 1,000, as published, but with
+    a larger learning rate for 1,000 steps and not 100,000, so that it takes seconds.
+
+    Args:
+        n_top: number of largest logits.
+        width: of the two hidden layers.
+        n_steps: steps of Adam.
+        lr: its learning rate.
+        seed: of the initial weights and the batches.
+
+    Attributes:
+        network_: the trained torch network.
+        spread_: the divisor of its input.
+
+    Raises:
+        As :class:`Calibrator`.
+
+    Source: Tomani, Cremers and Buettner (2022).
+
+    Example:
+        >>> z = 3 * np.random.default_rng(0).normal(size=(200, 3))
+        >>> pts = ParameterizedTemperatureScaling(n_steps=20).fit(z, z.argmax(1))
+        >>> bool((pts.temperature(z) > 0).all())
+        True
+    """
+
+    def __init__(self, n_top: int = 10, width: int = 5, n_steps: int = 1000, lr: float = 0.005, seed: int = 0) -> None:
+        """Keep the options; see the class."""
+        self.n_top = n_top
+        self.width = width
+        self.n_steps = n_steps
+        self.lr = lr
+        self.seed = seed
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        self.spread_ = float(max((z.max(1) - z.mean(1)).mean(), 1e-12))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            sizes = [self._features(z).shape[1], self.width, self.width, 1]
+            layers = [torch.nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(sizes)]
+        self.network_ = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
+        x, logits = torch.from_numpy(self._features(z)), torch.from_numpy(z)
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(y), self.n_classes_)
+        rng = np.random.default_rng(self.seed)
+        optimiser = torch.optim.Adam(self.network_.parameters(), lr=self.lr)
+        for _ in tqdm(range(self.n_steps), desc="PTS", unit="step", delay=LONG, leave=False):
+            rows = torch.from_numpy(rng.choice(len(z), min(len(z), 1000), replace=False))
+            optimiser.zero_grad()
+            p = (logits[rows] / self._positive(x[rows])[:, None]).softmax(1)
+            (p - one_hot[rows]).square().sum(1).mean().backward()
+            optimiser.step()
+
+    def _features(self, z: Floats) -> Floats:
+        top = -np.sort(-z, axis=1)[:, : self.n_top]
+        return (top[:, 1:] - top[:, :1]) / self.spread_
+
+    def _positive(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.softplus(self.network_(x)[:, 0]) + TEMPERATURES[0]
+
+    def _temperature(self, z: Floats) -> Floats:
+        with torch.no_grad():
+            return self._positive(torch.from_numpy(self._features(z))).numpy()
+
+
+class EnsembleTemperatureScaling(Calibrator):
+    """Ensemble temperature scaling (ETS): ``w_1 softmax(z / T) + w_2 softmax(z) + w_3 / K``.
+
+    Args:
+        objective: ``"mse"`` as the official code in fact does, or ``"nll"``, for the weights; T is that of the NLL.
+
+    Attributes:
+        temperature_: T.
+        weights_: (3,) >= 0, summing to 1.
+
+    Raises:
+        ValueError: an unknown objective. Otherwise as :class:`Calibrator`.
+
+    Source: Zhang, Kailkhura and Han (2020).
+
+    Example:
+        >>> ets = EnsembleTemperatureScaling().fit([[4.0, 0.0]] * 4, [0, 0, 0, 1])
+        >>> ets.predict_proba([[4.0, 0.0]]).round(3).tolist()
+        [[0.75, 0.25]]
+    """
+
+    keeps_order = True
+
+    def __init__(self, objective: str = "mse") -> None:
+        """Keep the options; see the class."""
+        self.objective = objective
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        if self.objective not in ("mse", "nll"):
+            raise ValueError(f"objective must be 'mse' or 'nll', but got {self.objective!r}")
+        self.temperature_, _ = best_temperature(z, y)
+        parts = self._parts(z)
+        of_label = parts[:, np.arange(len(y)), y]
+        products = np.einsum("ank,bnk->ab", parts, parts) / len(y)
+
+        def mse(w: Floats) -> tuple[float, Floats]:
+            gradient = 2 * (products @ w - of_label.mean(1))
+            return float(w @ products @ w - 2 * w @ of_label.mean(1) + 1), gradient
+
+        def nll(w: Floats) -> tuple[float, Floats]:
+            p = np.maximum(w @ of_label, 1e-300)
+            return float(-np.log(p).mean()), -(of_label / p).mean(1)
+
+        found = optimize.minimize(
+            {"mse": mse, "nll": nll}[self.objective],
+            np.array([1.0, 0.0, 0.0]),
+            jac=True,
+            method="SLSQP",
+            bounds=[(0, 1)] * 3,
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
+            options={"ftol": 1e-12, "maxiter": 200},
+        )
+        self.weights_ = np.clip(found.x, 0, 1) / np.clip(found.x, 0, 1).sum()
+
+    def _parts(self, z: Floats) -> Floats:
+        uniform = np.full_like(z, 1 / z.shape[1])
+        return np.stack([special.softmax(z / self.temperature_, axis=1), special.softmax(z, axis=1), uniform])
+
+    def _predict(self, z: Floats) -> Floats:
+        return np.tensordot(self.weights_, self._parts(z), axes=1)
+
+
+class VectorScaling(Calibrator):
+    """Vector scaling: softmax(w * z + b) with a weight and a bias for each class, fitted by NLL.
+
+    Args:
+        max_iter: of L-BFGS.
+
+    Attributes:
+        weights_, biases_: (K,) each.
+        converged_: what the optimiser says.
+
+    Raises:
+        As :class:`Calibrator`.
+
+    Source: Guo et al. (2017).
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(300, 3))
+        >>> VectorScaling().fit(z, z.argmax(1)).weights_.shape
+        (3,)
+    """
+
+    def __init__(self, max_iter: int = 500) -> None:
+        """Keep the options; see the class."""
+        self.max_iter = max_iter
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        k = self.n_classes_
+
+        def objective(parameters: Floats) -> tuple[float, Floats]:
+            scaled = parameters[:k] * z + parameters[k:]
+            gap = special.softmax(scaled, axis=1)
+            gap[np.arange(len(y)), y] -= 1
+            return _nll(scaled, y), np.concatenate([(gap * z).mean(0), gap.mean(0)])
+
+        start = np.concatenate([np.full(k, 1 / best_temperature(z, y)[0]), np.zeros(k)])
+        found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": self.max_iter})
+        self.weights_, self.biases_ = found.x[:k], found.x[k:]
+        self.converged_ = bool(found.success)
+
+    def _predict(self, z: Floats) -> Floats:
+        return special.softmax(self.weights_ * z + self.biases_, axis=1)
+
+
+class MatrixScaling(Calibrator):
+    """Matrix scaling: multinomial logistic regression on the logits (scikit-learn's), with an L2 penalty.
+
+    Args:
+        c: inverse strength of the penalty, as in scikit-learn.
+        max_iter: of its solver.
+
+    Attributes:
+        regression_: the fitted scikit-learn model.
+
+    Raises:
+        ValueError: a class without a validation sample. Otherwise as :class:`Calibrator`.
+
+    Source: Guo et al. (2017).
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(300, 3))
+        >>> MatrixScaling().fit(z, z.argmax(1)).predict_proba(z).shape
+        (300, 3)
+    """
+
+    def __init__(self, c: float = 1.0, max_iter: int = 200) -> None:
+        """Keep the options; see the class."""
+        self.c = c
+        self.max_iter = max_iter
+
+    def _features(self, z: Floats) -> Floats:
+        return z
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        _check_all_classes(y, self.n_classes_)
+        self.regression_ = LogisticRegression(C=self.c, max_iter=self.max_iter).fit(self._features(z), y)
+
+    def _predict(self, z: Floats) -> Floats:
+        return self.regression_.predict_proba(self._features(z))
+
+
+class DirichletCalibration(MatrixScaling):
+    """Dirichlet calibration: multinomial logistic regression on the log-probabilities, with an L2 penalty.
+
+    Args:
+        c: inverse strength of the penalty, as in scikit-learn. (The paper penalises the off-diagonal entries only.)
+        max_iter: of its solver.
+
+    Attributes:
+        regression_: the fitted scikit-learn model.
+
+    Raises:
+        As :class:`MatrixScaling`.
+
+    Source: Kull et al. (2019).
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(300, 3))
+        >>> DirichletCalibration().fit(z, z.argmax(1)).predict_proba(z).shape
+        (300, 3)
+    """
+
+    def _features(self, z: Floats) -> Floats:
+        return special.log_softmax(z, axis=1)
+
+
+class _OneVsRest(Calibrator):
+    """One map from p_k to the frequency of class k for each class; the rows are renormalised."""
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        p = special.softmax(z, axis=1)
+        self.maps_ = [self._fit_class(p[:, k], y == k) for k in range(self.n_classes_)]
+
+    def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
+        raise NotImplementedError
+
+    def _predict(self, z: Floats) -> Floats:
+        p = special.softmax(z, axis=1)
+        return _renormalised(np.column_stack([of_class(p[:, k]) for k, of_class in enumerate(self.maps_)]))
+
+
+class PlattScaling(_OneVsRest):
+    """Platt scaling, one class against the rest: a logistic regression (scikit-learn's) on log(p / (1 - p)).
+
+    Attributes:
+        maps_: the K maps.
+
+    Raises:
+        ValueError: a class without, or with only, validation samples. Otherwise as :class:`Calibrator`.
+
+    Source: Platt (1999).
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(300, 3))
+        >>> PlattScaling().fit(z, z.argmax(1)).predict_proba(z).shape
+        (300, 3)
+    """
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        _check_all_classes(y, self.n_classes_)
+        super()._fit(z, y)
+
+    def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
+        regression = LogisticRegression(C=np.inf).fit(_log_odds(p)[:, None], hit)
+        return lambda q: regression.predict_proba(_log_odds(q)[:, None])[:, 1]
+
+
+class IsotonicCalibration(_OneVsRest):
+    """Isotonic regression (scikit-learn's) of the frequency on the probability.
+
+    Args:
+        shared: one map for all classes, fitted to all N K pairs (IRM), instead of one for each class. A little of p is
+            added to keep the order of the classes.
+
+    Attributes:
+        maps_: the K maps.
+
+    Raises:
+        As :class:`Calibrator`.
+
+    Source: Zadrozny and Elkan (2002); Zhang, Kailkhura and Han (2020) for the shared map.
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(300, 3))
+        >>> IsotonicCalibration(shared=True).fit(z, z.argmax(1)).predict_proba(z).shape
+        (300, 3)
+    """
+
+    def __init__(self, shared: bool = False) -> None:
+        """Keep the options; see the class."""
+        self.shared = shared
+
+    @property
+    def keeps_order(self) -> bool:
+        """Only the shared map does."""
+        return self.shared
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        if self.shared:
+            p = special.softmax(z, axis=1)
+            hit = np.zeros_like(p, dtype=bool)
+            hit[np.arange(len(y)), y] = True
+            self.maps_ = [self._fit_class(p.ravel(), hit.ravel())] * self.n_classes_
+        else:
+            super()._fit(z, y)
+
+    def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
+        regression = IsotonicRegression(out_of_bounds="clip").fit(p, hit)
+        tilt = 1e-9 if self.shared else 0.0
+        return lambda q: regression.predict(q) + tilt * q
+
+
+class HistogramBinning(_OneVsRest):
+    """Histogram binning, one class against the rest: p_k becomes the frequency of class k in its bin of p_k.
+
+    Args:
+        n_bins: number of bins of equal width; an empty one keeps its middle.
+
+    Attributes:
+        maps_: the K maps.
+
+    Raises:
+        As :class:`Calibrator`.
+
+    Source: Zadrozny and Elkan (2001).
+
+    Example:
+        >>> HistogramBinning(n_bins=1).fit([[4.0, 0.0]] * 4, [0, 0, 0, 1]).predict_proba([[0.0, 0.0]]).tolist()
+        [[0.75, 0.25]]
+    """
+
+    def __init__(self, n_bins: int = 15) -> None:
+        """Keep the options; see the class."""
+        self.n_bins = n_bins
+
+    def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
+        edges = np.arange(1, self.n_bins) / self.n_bins
+        bins = np.searchsorted(edges, p)
+        size = np.bincount(bins, minlength=self.n_bins)
+        middle = (np.arange(self.n_bins) + 0.5) / self.n_bins
+        frequency = np.where(size > 0, np.bincount(bins, hit, self.n_bins) / np.maximum(size, 1), middle)
+        return lambda q: frequency[np.searchsorted(edges, q)]
+
+
+class SplineCalibration(_Temperatures):
+    """Spline calibration of the top confidence: the slope of a natural cubic spline through the cumulative gap.
+
+    With the samples sorted by confidence c, the sum of (correct - c) / N is a function h of the share of samples so
+    far, and the accuracy at a confidence is c + h'. Natural cubic splines with a few knots are fitted to h by least
+    squares. The original says nothing of the other classes; here each sample gets the temperature at which its top
+    confidence is the wanted one, so that the order of its classes stays.
+
+    Args:
+        n_knots: equally spaced knots.
+
+    Attributes:
+        confidences_, accuracies_: the map, linear between these points.
+
+    Raises:
+        ValueError: fewer samples than knots. Otherwise as :class:`Calibrator`.
+
+    Source: Gupta et al. (2021).
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(300, 3))
+        >>> SplineCalibration().fit(z, z.argmax(1)).predict_proba(z).shape
+        (300, 3)
+    """
+
+    def __init__(self, n_knots: int = 6) -> None:
+        """Keep the options; see the class."""
+        self.n_knots = n_knots
+
+    def _fit(self, z: Floats, y: Ints) -> None:
+        _check_enough(z, self.n_knots)
+        p = special.softmax(z, axis=1)
+        order = np.argsort(p.max(1), kind="stable")
+        confidence, correct = p.max(1)[order], (p.argmax(1) == y)[order]
+        share = np.arange(1, len(y) + 1) / len(y)
+        knots = np.linspace(0, 1, self.n_knots)
+        # A natural spline is linear in its values at the knots, so its least squares are an ordinary regression.
+        spline = interpolate.CubicSpline(knots, np.eye(self.n_knots), bc_type="natural")
+        values, *_ = np.linalg.lstsq(spline(share), np.cumsum(correct - confidence) / len(y), rcond=None)
+        self.confidences_, first = np.unique(confidence, return_index=True)
+        self.accuracies_ = (confidence + spline(share, 1) @ values)[first]
+
+    def _temperature(self, z: Floats) -> Floats:
+        below = z - z.max(1, keepdims=True)
+        wanted = np.interp(_top_confidence(below, np.ones(len(z))), self.confidences_, self.accuracies_)
+        return _temperature_for(below, wanted)
+
+
+CALIBRATORS: dict[str, Callable[[], Calibrator]] = {
+    "none": Uncalibrated,
+    "temperature": TemperatureScaling,
+    "temperature_ece": lambda: TemperatureScaling(objective="ece"),
+    "ats": AdaptiveTemperatureScaling,
+    "binwise": BinwiseTemperatureScaling,
+    "entropy": EntropyTemperatureScaling,
+    "parameterized": ParameterizedTemperatureScaling,
+    "ensemble": EnsembleTemperatureScaling,
+    "vector": VectorScaling,
+    "matrix": MatrixScaling,
+    "dirichlet": DirichletCalibration,
+    "platt": PlattScaling,
+    "isotonic": IsotonicCalibration,
+    "isotonic_shared": lambda: IsotonicCalibration(shared=True),
+    "histogram": HistogramBinning,
+    "spline": SplineCalibration,
+}
+
+
+def best_temperature(z: Floats, y: Ints) -> tuple[float, bool]:
+    """Return the temperature of the lowest NLL, and whether there is one inside :data:`TEMPERATURES`.
+
+    Args:
+        z: (N, K) logits.
+        y: (N,) labels.
+
+    Example:
+        >>> t, found = best_temperature(np.array([[4.0, 0.0]] * 4), np.array([0, 0, 0, 1]))
+        >>> round(t, 4), found
+        (3.641, True)
+    """
+    low, high = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])
+
+    def slope(log_scale: float) -> float:
+        return float(_nll_slope(z * np.exp(log_scale), y).mean())  # the sign of the derivative in 1/T
+
+    if slope(low) >= 0:  # the model is no better than chance
+        return TEMPERATURES[1], False
+    if slope(high) <= 0:
+        return TEMPERATURES[0], False
+    return float(np.exp(-optimize.brentq(slope, low, high, xtol=1e-12))), True
+
+
+def _nll(z: Floats, y: Ints) -> float:
+    return float((special.logsumexp(z, axis=1) - z[np.arange(len(y)), y]).mean())
+
+
+def _nll_slope(z: Floats, y: Ints) -> Floats:
+    """For each sample the derivative of its NLL when its logits are multiplied by 1 + d."""
+    return (special.softmax(z, axis=1) * z).sum(1) - z[np.arange(len(y)), y]
+
+
+def _top_confidence(below: Floats, temperature: Floats) -> Floats:
+    """max_k softmax(z / T) from z less its row maximum."""
+    return 1 / np.exp(below / temperature[:, None]).sum(1)
+
+
+def _temperature_for(below: Floats, wanted: Floats) -> Floats:
+    """The temperatures, inside their range, at which the top confidences are nearest to the wanted ones."""
+    low, high = (np.full(len(below), np.log(t)) for t in TEMPERATURES)
+    for _ in range(40):  # the confidence falls as the temperature rises: bisection to 1e-11 in log T
+        middle = (low + high) / 2
+        too_sure = _top_confidence(below, np.exp(middle)) > wanted
+        low, high = np.where(too_sure, middle, low), np.where(too_sure, high, middle)
+    return np.exp((low + high) / 2)
+
+
+def _top_ece(confidence: Floats, correct: Floats, n_bins: int) -> float:
+    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, confidence)
+    return float(np.abs(np.bincount(bins, confidence - correct, n_bins)).sum() / len(correct))
+
+
+def _log_normalised_entropy(z: Floats) -> Floats:
+    entropy = special.entr(special.softmax(z, axis=1)).sum(1)
+    return np.log(np.maximum(entropy / np.log(z.shape[1]), 1e-12))  # the floor stands for certainty
+
+
+def _log_odds(p: Floats) -> Floats:
+    return special.logit(np.clip(p, 1e-15, 1 - 1e-15))
+
+
+def _renormalised(p: Floats) -> Floats:
+    total = p.sum(1, keepdims=True)
+    return np.where(total > 0, p / np.where(total > 0, total, 1), 1 / p.shape[1])
+
+
+def _checked_logits(logits: ArrayLike) -> Floats:
+    z = metrics.to_numpy(logits).astype(np.float64)
+    if z.ndim != 2 or len(z) == 0 or z.shape[1] < 2:
+        raise ValueError(f"logits must have shape (N, K) with N >= 1 and K >= 2, but got {z.shape}")
+    if not np.isfinite(z).all():
+        raise ValueError("logits contain NaN or infinite values")
+    if z.min() >= 0 and z.max() <= 1 and np.allclose(z.sum(1), 1, atol=1e-4):
+        raise ValueError("logits are needed, but these rows are probabilities. Pass logits, or log(probabilities).")
+    return z
+
+
+def _checked_labels(labels: ArrayLike, z: Floats) -> Ints:
+    y = metrics.to_numpy(labels)
+    if y.shape != (len(z),):
+        raise ValueError(f"labels must have shape ({len(z)},) to match logits {z.shape}, but got {y.shape}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"labels must be integer class indices, but their dtype is {y.dtype}")
+    if y.min() < 0 or y.max() >= z.shape[1]:
+        raise ValueError(f"labels must lie in 0..{z.shape[1] - 1}, but range from {y.min()} to {y.max()}")
+    return y.astype(np.int64)
+
+
+def _check_enough(z: Floats, n: int) -> None:
+    if n < 1 or len(z) < n:
+        raise ValueError(f"{len(z)} validation samples are too few for {n} bins or knots. Use fewer, at least 1.")
+
+
+def _check_all_classes(y: Ints, n_classes: int) -> None:
+    missing = np.setdiff1d(np.arange(n_classes), y)
+    if len(missing):
+        raise ValueError(
+            f"each of the {n_classes} classes needs a validation sample, but {missing.tolist()[:10]} have none. "
+            f"Use temperature scaling, which needs no sample of every class."
+        )
