@@ -587,15 +587,16 @@ def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
         raise ValueError(f"labels must lie in 0..{p.shape[1] - 1}, but range from {y.min()} to {y.max()}")
     # Probabilities that were computed in float16 or float32 sum to 1 only up to their own rounding.
     tolerance = 1e-2 if _precision(probs) <= 2 else 1e-4
-    p = p.astype(np.float64)
-    if not np.isfinite(p).all():
-        raise ValueError("probs contain NaN or infinite values")
-    if p.min() < 0 or p.max() > 1 + tolerance or np.abs(p @ np.ones(p.shape[1]) - 1).max() > tolerance:
+    p = p.astype(np.float64, copy=False)
+    low, high, total = p.min(), p.max(), p @ np.ones(p.shape[1])  # NaN shows in all of them
+    if not (low >= 0 and high <= 1 + tolerance and np.abs(total - 1).max() <= tolerance):
+        if not np.isfinite(p).all():
+            raise ValueError("probs contain NaN or infinite values")
         raise ValueError(
-            f"probs must be rows that lie in [0, 1] and sum to 1, but values range from {p.min():.4g} to "
-            f"{p.max():.4g} and rows sum to {p.sum(1).min():.4g}..{p.sum(1).max():.4g}. Logits? Apply softmax(dim=1)."
+            f"probs must be rows that lie in [0, 1] and sum to 1, but values range from {low:.4g} to {high:.4g} and "
+            f"rows sum to {total.min():.4g}..{total.max():.4g}. Logits? Apply softmax(dim=1)."
         )
-    return (p if p.max() <= 1 else np.minimum(p, 1.0)), y.astype(np.int64)
+    return (p if high <= 1 else np.minimum(p, 1.0)), y.astype(np.int64, copy=False)
 
 
 def _precision(values: ArrayLike) -> int:
