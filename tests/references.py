@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
@@ -18,6 +18,41 @@ from torch import Tensor, nn
 
 from gence.data import Splits
 from gence.training import Recipe
+
+REDUCTIONS = ("none", "sum", "mean")
+K = 4
+MASK = -math.inf
+EXTREME = {
+    "all right by 2e4": (2e4 * F.one_hot(torch.tensor([0, 1, 2, 3, 0]), K) - 1e4, [0, 1, 2, 3, 0]),
+    "all wrong by 2e4": (2e4 * F.one_hot(torch.tensor([1, 2, 3, 0, 3]), K) - 1e4, [0, 1, 2, 3, 0]),
+    "mixed +-1e4": (1e4 * (-1.0) ** torch.arange(20).reshape(5, K), [0, 1, 2, 3, 1]),
+    "class masked in some rows": (torch.tensor([[MASK, 1, 0], [2, 0, 1], [0, MASK, 3.0]]), [1, 0, 2]),
+    "class masked everywhere": (torch.tensor([[1, MASK, 0], [2, MASK, 1], [0, MASK, 3.0]]), [2, 0, 2]),
+    "one class left in a row": (torch.tensor([[0, MASK, MASK], [2, MASK, 1]]), [0, 2]),
+    "one sample, +-1e4": (torch.tensor([[1e4, -1e4, 0.0]]), [1]),
+    "one class": (torch.tensor([[3.0], [-1e4]]), [0, 0]),
+}
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def labels(n: int, n_classes: int = K, seed: int = 0) -> Tensor:
+    return torch.randint(n_classes, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+def gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """Gradient of a loss; without reduction each sample gets another upstream gradient."""
+    logits = logits.detach().clone().requires_grad_()
+    value = loss(logits)
+    value.backward((1 + torch.arange(value.numel()) / max(value.numel(), 1)).reshape(value.shape).to(value.dtype))
+    assert logits.grad is not None
+    return logits.grad
+
+
+def close(actual: Tensor, expected: Tensor | float, atol: float = 1e-12, rtol: float = 0.0) -> None:
+    torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), atol=atol, rtol=rtol)
 
 
 class GenCEReference(NamedTuple):
