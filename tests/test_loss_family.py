@@ -437,6 +437,19 @@ def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("name", REGISTRY)
+def test_one_sample_and_none(name: str) -> None:
+    z, y = some()
+    loss = build(name, **required(name))
+    assert loss(z[:1], y[:1]).isfinite()
+    if name not in ("mmce", "mmce_w"):  # which belong to a batch, and have no value without one
+        loss.reduction = "sum"
+        empty = z[:0].clone().requires_grad_()
+        value = loss(empty, y[:0])
+        value.backward()
+        assert value == 0 and empty.grad.shape == (0, K)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
 def test_no_loss_changes_its_input(name: str) -> None:
     z, y = some()
     before = z.clone(), y.clone()

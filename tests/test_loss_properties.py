@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     @property
     def atol(self) -> float:
         """A few roundings of the largest differences of logits, which is what log p and the gradient hang on."""
-        return 16 * torch.finfo(self.z.dtype).eps * max(1.0, float(self.z.abs().max()))
+        return 4 * torch.finfo(self.z.dtype).eps * max(4.0, float(self.z.abs().max()))
 
 
 def batches(seed: int, dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32)) -> list[Batch]:
@@ -80,7 +80,7 @@ def test_gence_on_any_batch(seed: int) -> None:
     for b in batches(seed):
         terms, by_z = gence(b, b.z, b.y, b.weight)
         assert terms.isfinite().all() and by_z.isfinite().all()
-        atol = b.atol * (1 if b.weight is None else 4) * len(b.z)
+        atol = b.atol * (1 if b.weight is None else 4)
         close(by_z.sum(1), torch.zeros(len(b.z)), atol=atol)
 
         order = torch.as_tensor(b.rng.permutation(len(b.z)))
@@ -97,8 +97,8 @@ def test_gence_on_any_batch(seed: int) -> None:
 
         shift = torch.as_tensor(b.rng.integers(-1000, 1001, (len(b.z), 1))).to(b.z.dtype)
         shifted, by_shifted = gence(b, b.z + shift, b.y, b.weight)
-        close(shifted, terms, atol=atol + b.atol * 1000)
-        close(by_shifted, by_z, atol=atol + 16 * torch.finfo(b.z.dtype).eps * 1000 * len(b.z))
+        close(shifted, terms, atol=atol + 4 * torch.finfo(b.z.dtype).eps * 1000)
+        close(by_shifted, by_z, atol=atol + 4 * torch.finfo(b.z.dtype).eps * 1000)
 
 
 @settings(max_examples=EXAMPLES["formula"], deadline=None, derandomize=True)
@@ -107,7 +107,7 @@ def test_gence_on_any_batch_is_its_formula(seed: int) -> None:
     for b in batches(seed):
         terms, by_z = gence(b, b.z, b.y, b.weight)
         expected = references.generative_cross_entropy(b.z, b.y, b.weight, **b.options)
-        atol = b.atol * (1 if b.weight is None else 4) * len(b.z)
+        atol = b.atol * (1 if b.weight is None else 4)
         close(terms.double(), expected.terms, atol=atol)
         close(by_z.double(), expected.gradient, atol=atol)
 
@@ -123,7 +123,7 @@ def test_the_family_on_any_batch(seed: int) -> None:
         value = loss(b.z, b.y)
         by_z = gradient(lambda z, y=b.y, f=loss: f(z, y), b.z)
         assert value.isfinite() and by_z.isfinite().all(), name
-        atol = 10 * b.atol * len(b.z)
+        atol = 10 * b.atol
         close(by_z.sum(1), torch.zeros(len(b.z)), atol=atol)
         order = torch.as_tensor(b.rng.permutation(len(b.z)))
         close(loss(b.z[order], b.y[order]), value, atol=atol)
