@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
@@ -18,6 +18,41 @@ from torch import Tensor, nn
 
 from gence.data import Splits
 from gence.training import Recipe
+
+REDUCTIONS = ("none", "sum", "mean")
+K = 4
+MASK = -math.inf
+EXTREME = {
+    "all right by 2e4": (2e4 * F.one_hot(torch.tensor([0, 1, 2, 3, 0]), K) - 1e4, [0, 1, 2, 3, 0]),
+    "all wrong by 2e4": (2e4 * F.one_hot(torch.tensor([1, 2, 3, 0, 3]), K) - 1e4, [0, 1, 2, 3, 0]),
+    "mixed +-1e4": (1e4 * (-1.0) ** torch.arange(20).reshape(5, K), [0, 1, 2, 3, 1]),
+    "class masked in some rows": (torch.tensor([[MASK, 1, 0], [2, 0, 1], [0, MASK, 3.0]]), [1, 0, 2]),
+    "class masked everywhere": (torch.tensor([[1, MASK, 0], [2, MASK, 1], [0, MASK, 3.0]]), [2, 0, 2]),
+    "one class left in a row": (torch.tensor([[0, MASK, MASK], [2, MASK, 1]]), [0, 2]),
+    "one sample, +-1e4": (torch.tensor([[1e4, -1e4, 0.0]]), [1]),
+    "one class": (torch.tensor([[3.0], [-1e4]]), [0, 0]),
+}
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def labels(n: int, n_classes: int = K, seed: int = 0) -> Tensor:
+    return torch.randint(n_classes, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+def gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """Gradient of a loss; without reduction each sample gets another upstream gradient."""
+    logits = logits.detach().clone().requires_grad_()
+    value = loss(logits)
+    value.backward((1 + torch.arange(value.numel()) / max(value.numel(), 1)).reshape(value.shape).to(value.dtype))
+    assert logits.grad is not None
+    return logits.grad
+
+
+def close(actual: Tensor, expected: Tensor | float, atol: float = 1e-12, rtol: float = 0.0) -> None:
+    torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), atol=atol, rtol=rtol)
 
 
 class GenCEReference(NamedTuple):
@@ -81,6 +116,123 @@ def generative_cross_entropy(
 
 def plain_softmax(row: Sequence[float]) -> list[float]:
     return [math.exp(v) / math.fsum(math.exp(u) for u in row) for v in row]
+
+
+# --- The loss family, sample by sample, each from its published formula -------------------------------------------
+
+
+def focal(p: Sequence[float], y: int, gamma: float = 2.0) -> float:
+    return -((1 - p[y]) ** gamma) * math.log(p[y])
+
+
+def inverse_focal(p: Sequence[float], y: int, gamma: float = 2.0) -> float:
+    return -((1 + p[y]) ** gamma) * math.log(p[y])
+
+
+def brier(p: Sequence[float], y: int) -> float:
+    return sum((p_k - (k == y)) ** 2 for k, p_k in enumerate(p))
+
+
+def flsd_53(p: Sequence[float], y: int) -> float:
+    return focal(p, y, 5.0 if p[y] < 0.2 else 3.0)
+
+
+def flsd_52(p: Sequence[float], y: int) -> float:
+    return focal(p, y, 5.0 if p[y] < 0.2 else 3.0 if p[y] < 0.5 else 2.0)
+
+
+def dual_focal(p: Sequence[float], y: int, gamma: float = 5.0) -> float:
+    rival = max((p_k for p_k in p if p_k < p[y]), default=0.0)
+    return -((1 - p[y] + rival) ** gamma) * math.log(p[y])
+
+
+def lq(p: Sequence[float], y: int, q: float = 0.7, truncation: float = 0.0) -> float:
+    return (1 - max(p[y], truncation) ** q) / q
+
+
+def reverse_cross_entropy(p: Sequence[float], y: int, log_zero: float) -> float:
+    return -sum(p_k * (0.0 if k == y else log_zero) for k, p_k in enumerate(p))
+
+
+def symmetric_cross_entropy(
+    p: Sequence[float], y: int, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0
+) -> float:
+    return -alpha * math.log(p[y]) + beta * reverse_cross_entropy(p, y, log_zero)
+
+
+def symmetric_cross_entropy_official(p: Sequence[float], y: int, alpha: float = 0.1, beta: float = 1.0) -> float:
+    """Of the reverse part: p clamped at 1e-7, the one-hot label at 1e-4."""
+    reverse = -sum(max(p_k, 1e-7) * math.log(1.0 if k == y else 1e-4) for k, p_k in enumerate(p))
+    return -alpha * math.log(p[y]) + beta * reverse
+
+
+def min_ent(p: Sequence[float], y: int, weights=(1.0, 0.1), log_bases=(math.e, math.e)) -> float:
+    entropy = -sum(p_k * math.log(p_k, log_bases[1]) for p_k in p)
+    return -weights[0] * math.log(p[y], log_bases[0]) + weights[1] * entropy
+
+
+def mix_ent(p: Sequence[float], y: int, weights=(1.0, 0.1), log_bases=(math.e, math.e)) -> float:
+    reverse = reverse_cross_entropy(p, y, math.log(1e-6, log_bases[1]))
+    return -weights[0] * math.log(p[y], log_bases[0]) + weights[1] * reverse
+
+
+def logit_adjusted(p: Sequence[float], y: int, class_counts: Sequence[float], tau: float = 1.0, plus=0.0) -> float:
+    pull = [(n / sum(class_counts)) ** tau + plus for n in class_counts]
+    return -math.log(pull[y] * p[y] / sum(a * b for a, b in zip(pull, p, strict=True)))
+
+
+def class_balanced_weights(class_counts: Sequence[float], beta: float) -> list[float]:
+    effective = [sum(beta**i for i in range(round(n))) for n in class_counts]  # (1 - beta^n) / (1 - beta)
+    return [len(effective) / n / sum(1 / m for m in effective) for n in effective]
+
+
+def class_balanced(p: Sequence[float], y: int, class_counts: Sequence[float], beta: float = 0.9999) -> float:
+    return -class_balanced_weights(class_counts, beta)[y] * math.log(p[y])
+
+
+def adafocal(p: Sequence[float], y: int, gammas: Sequence[float], edges: Sequence[float]) -> float:
+    """A sample on an edge belongs to the bin above it."""
+    gamma = gammas[sum(p[y] >= edge for edge in edges)]
+    return focal(p, y, gamma) if gamma >= 0 else inverse_focal(p, y, -gamma)
+
+
+def gence_focal(p: Sequence[Sequence[float]], y: Sequence[int], gamma: float = 2.0, strength: float = 1.0) -> list:
+    """-(1 - p_y)^gamma (log p_y - strength log sum_j p_y(x_j)) of each sample of a batch."""
+    return [
+        focal(row, k, gamma) + (1 - row[k]) ** gamma * strength * math.log(sum(other[k] for other in p))
+        for row, k in zip(p, y, strict=True)
+    ]
+
+
+def mmce(p: Sequence[Sequence[float]], y: Sequence[int], bandwidth: float = 0.4) -> float:
+    """The square of the MMCE."""
+    r, c = confidence_and_hit(p, y)
+    n = range(len(r))
+    kernel = [[math.exp(-abs(r[i] - r[j]) / bandwidth) for j in n] for i in n]
+    return sum((c[i] - r[i]) * (c[j] - r[j]) * kernel[i][j] for i in n for j in n) / len(r) ** 2
+
+
+def mmce_w(p: Sequence[Sequence[float]], y: Sequence[int], bandwidth: float = 0.4, official: bool = False) -> float:
+    """The square of MMCE_w: two sums within the correct and the wrong samples, less twice the one across."""
+    r, c = confidence_and_hit(p, y)
+    right, wrong = [a for a, hit in zip(r, c, strict=True) if hit], [a for a, hit in zip(r, c, strict=True) if not hit]
+    m, n = len(right), len(wrong)
+
+    def mean(values: Sequence[float], others: Sequence[float], first: Callable, second: Callable) -> float:
+        terms = [first(a) * second(b) * math.exp(-abs(a - b) / bandwidth) for a in values for b in others]
+        return sum(terms) / len(terms) if terms else 0.0
+
+    parts = (
+        (mean(right, right, lambda a: 1 - a, lambda b: 1 - b), m * m),
+        (mean(wrong, wrong, lambda a: a, lambda b: b), n * n),
+        (-2 * mean(right, wrong, lambda a: 1 - a, lambda b: b), m * n),
+    )
+    # The official code divides the means by the squared numbers once more.
+    return sum(value / (pairs + 1e-5) if official else value for value, pairs in parts)
+
+
+def confidence_and_hit(p: Sequence[Sequence[float]], y: Sequence[int]) -> tuple[list[float], list[bool]]:
+    return [max(row) for row in p], [row.index(max(row)) == k for row, k in zip(p, y, strict=True)]
 
 
 def ece(confidence: Sequence[float], hit: Sequence[float], n_bins: int) -> float:
