@@ -1,0 +1,368 @@
+"""The claims of the chapter "The family of cross-entropies", each tested without the chapter's own code."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linprog, minimize
+
+from gence.losses import REGISTRY, AdaFocalLoss, EntropyLoss, GenCELoss, gence_focal_loss, make_loss
+from gence.propriety import completeness, conditional_risk, find_minimisers, is_strictly_proper
+
+SHAPES = [2, 3, 5]
+SEEDS = range(5)
+WHOLE_BATCH = ("gence_focal", "gence_adafocal", "mmce", "mmce_w")
+
+# The losses of p_y alone as plain formulas, with their derivatives worked out by hand.
+POINTWISE = {
+    "ce": (lambda t: -math.log(t), lambda t: -1 / t, {}),
+    "focal": (
+        lambda t: -((1 - t) ** 3) * math.log(t),
+        lambda t: 3 * (1 - t) ** 2 * math.log(t) - (1 - t) ** 3 / t,
+        {"gamma": 3.0},
+    ),
+    "inverse_focal": (
+        lambda t: -(1 + t) * math.log(t),
+        lambda t: -math.log(t) - (1 + t) / t,
+        {"gamma": 1.0},
+    ),
+    "lq": (lambda t: (1 - t**0.4) / 0.4, lambda t: -(t ** (0.4 - 1)), {"q": 0.4}),
+    "sce": (
+        lambda t: -0.5 * math.log(t) + 3 * 2 * (1 - t),
+        lambda t: -0.5 / t - 6,
+        {"alpha": 0.5, "beta": 2.0, "log_zero": -3.0},
+    ),
+    "mix_ent": (
+        lambda t: -2 * math.log(t) - 0.1 * math.log(1e-6) * (1 - t),
+        lambda t: -2 / t + 0.1 * math.log(1e-6),
+        {"weights": (2.0, 0.1), "learnable": False},
+    ),
+}
+
+
+def inner_belief(seed: int, n_classes: int) -> np.ndarray:
+    q = np.random.default_rng([seed, 50]).dirichlet(np.full(n_classes, 2.0))
+    return 0.9 * q + 0.1 / n_classes
+
+
+def random_batch(seed: int, n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng([seed, 51])
+    return torch.tensor(rng.normal(0, 2, (n, k))), torch.tensor(rng.integers(k, size=n))
+
+
+@pytest.mark.claim("registry-verdicts")
+@pytest.mark.parametrize("n_classes", [3, 4])
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name not in WHOLE_BATCH])
+def test_the_registry_says_what_a_search_finds(name, n_classes):
+    options = {"learnable": False} if name.endswith("_ent") else {}
+    if "class_counts" in REGISTRY[name].options:
+        options["class_counts"] = [40.0, 20.0, 10.0, 5.0][:n_classes]
+    loss = make_loss(name, **options)
+    verdict = is_strictly_proper(loss, n_classes, n_beliefs=20)
+    if verdict.proper:
+        assert verdict.converged
+    else:  # a counterexample is final, however it was found
+        honest = conditional_risk(loss, verdict.belief, verdict.belief)
+        assert conditional_risk(loss, verdict.minimiser, verdict.belief) < honest - 1e-6
+    promised = REGISTRY[name].proper
+    assert (verdict.proper, verdict.strictly) == {
+        "strictly": (True, True),
+        "if complete": (True, False),
+        "no": (False, False),
+        "after adjustment": (False, False),
+    }[promised]
+    if promised == "if complete":
+        assert is_strictly_proper(make_loss(name), n_classes, complete_only=True, n_beliefs=20).strictly
+
+
+@pytest.mark.claim("registry-verdicts")
+@pytest.mark.parametrize("name", ["mmce", "mmce_w"])
+@pytest.mark.parametrize("belief", [0.6, 0.8])
+def test_mmce_on_one_sample_rewards_a_bolder_prediction(name, belief):
+    def risk(t):
+        z = torch.tensor([[t, 1 - t]], dtype=torch.float64).log()
+        loss = make_loss(name, coefficient=0.2)
+        return sum(b * loss(z, torch.tensor([y])).item() for y, b in ((0, belief), (1, 1 - belief)))
+
+    assert risk(belief + 0.01) < risk(belief) - 1e-6
+
+
+@pytest.mark.claim("one-weight-curve")
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("n_classes", SHAPES)
+def test_one_curve_is_the_weight_of_the_gradient_and_the_distortion(name, n_classes):
+    value, slope, options = POINTWISE[name]
+    loss = make_loss(name, reduction="none", **options)
+    for seed in SEEDS:
+        z, y = random_batch(seed, 7, n_classes)
+        z.requires_grad_()
+        losses = loss(z, y)
+        (gradient,) = torch.autograd.grad(losses.sum(), z)
+        p = z.detach().softmax(1)
+        for i in range(7):
+            t = p[i, y[i]].item()
+            assert math.isclose(losses[i].item(), value(t), abs_tol=1e-10)
+            pull = p[i] - F.one_hot(y[i], n_classes)
+            assert (gradient[i] - t * abs(slope(t)) * pull).abs().max() < 1e-10
+        q = inner_belief(seed, n_classes)
+        best = find_minimisers(loss, q, n_starts=8).best
+        g = np.array([t * abs(slope(t)) for t in best])
+        behind = best / g
+        assert np.abs(behind / behind.sum() - q).max() < 1e-6
+        for j, k in itertools.permutations(range(n_classes), 2):
+            if best[j] > best[k] + 1e-6 and abs(g[j] - g[k]) > 1e-6:
+                timid = best[j] / best[k] < q[j] / q[k]
+                assert timid == (g[j] < g[k])
+
+
+@pytest.mark.claim("robust-core")
+@pytest.mark.parametrize("n_classes", SHAPES)
+def test_reverse_cross_entropy_and_lq_lead_to_one_minus_the_probability(n_classes):
+    for seed in SEEDS:
+        z, y = random_batch(seed, 20, n_classes)
+        p = z.softmax(1).numpy()
+        for log_zero in (-4.0, math.log(1e-6)):
+            log_q = np.where(np.eye(n_classes)[y.numpy()] == 1, 0.0, log_zero)
+            reverse = -(p * log_q).sum(1)  # the definition, class by class
+            one_minus = 1 - p[np.arange(20), y.numpy()]
+            assert np.abs(reverse + log_zero * one_minus).max() < 1e-12
+            sce = make_loss("sce", alpha=0.0, log_zero=log_zero, reduction="none")(z, y).numpy()
+            assert np.abs(sce - reverse).max() < 1e-12
+            distance = np.abs(p - np.eye(n_classes)[y.numpy()]).sum(1)
+            assert np.abs(distance / 2 - one_minus).max() < 1e-12
+        mix = EntropyLoss("mix", weights=(0.7, 0.2), learnable=False, reduction="none")(z, y).numpy()
+        expected = -0.7 * np.log(1 - one_minus) - 0.2 * math.log(1e-6) * one_minus
+        assert np.abs(mix - expected).max() < 1e-11
+        u = -np.log(1 - one_minus)
+        for a in (1.0, 0.7, 0.1, 1e-3):
+            loss = make_loss("lq", q=a, reduction="none")(z, y).numpy()
+            assert (loss <= 1 / a).all() and (u - loss >= -1e-10).all()
+            assert (u - loss <= a / 2 * u**2 + 1e-10).all()
+        assert np.abs(make_loss("lq", q=1.0, reduction="none")(z, y).numpy() - one_minus).max() < 1e-12
+
+
+@pytest.mark.claim("robust-core")
+def test_a_truncated_loss_has_no_gradient_at_an_even_start():
+    z = torch.zeros(5, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(make_loss("lq", truncation=0.5)(z, torch.arange(5) % 3), z)
+    assert not slope.any()
+
+
+@pytest.mark.claim("noise-is-smoothing")
+@pytest.mark.parametrize("eta", [0.1, 0.45])
+@pytest.mark.parametrize("n_classes", SHAPES)
+def test_symmetric_noise_is_label_smoothing_and_spares_the_order_of_one_minus_p(eta, n_classes):
+    mix = np.full((n_classes, n_classes), eta / (n_classes - 1)) + (1 - eta - eta / (n_classes - 1)) * np.eye(n_classes)
+    for seed in SEEDS:
+        q = inner_belief(seed, n_classes)
+        noisy = mix @ q
+        for_all = eta * n_classes / (n_classes - 1)
+        for options in (
+            {"label_smoothing": eta, "smoothing_over": "others"},
+            {"label_smoothing": for_all} if for_all <= 1 else {},
+        ):
+            for other in range(3):
+                p = inner_belief(seed + 100 + other, n_classes)
+                smooth = conditional_risk(make_loss("ce", **options), p, q)
+                assert math.isclose(smooth, -(noisy * np.log(p)).sum(), abs_tol=1e-12)
+        found = find_minimisers(make_loss("ce"), noisy, n_starts=4)
+        assert np.abs(found.best - ((1 - for_all) * q + for_all / n_classes)).max() < 1e-6
+        predictions = [inner_belief(seed + 200 + i, n_classes) for i in range(10)]
+        for a, b in itertools.combinations(predictions, 2):
+            clean, dirty = ((1 - a) @ t - (1 - b) @ t for t in (q, noisy))
+            assert math.isclose(dirty, (1 - for_all) * clean, abs_tol=1e-12)
+
+
+@pytest.mark.claim("learned-weights-shrink")
+@pytest.mark.parametrize("kind", ["min", "mix"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_weights_fall_and_bases_rise_whatever_the_predictions(kind, seed):
+    z, y = random_batch(seed, 15, 4)
+    rng = np.random.default_rng([seed, 52])
+    weights = tuple(rng.uniform(0.05, 3, 2))
+    bases = tuple(rng.uniform(1.5, 12, 2))
+    loss = EntropyLoss(kind, weights=weights, log_bases=bases)
+    (slope,) = torch.autograd.grad(loss(z, y), loss.raw)
+    assert (slope[:2] > 0).all() and (slope[2:] < 0).all()
+    tiny = EntropyLoss(kind, weights=(1e-9, 1e-9), log_bases=bases)
+    assert tiny(z, y) < 1e-6
+
+
+@pytest.mark.claim("priors-tilt")
+@pytest.mark.parametrize("n_classes", SHAPES)
+def test_weights_and_logit_adjustment_tilt_the_belief_by_a_known_factor(n_classes):
+    for seed in SEEDS:
+        rng = np.random.default_rng([seed, 53])
+        q, counts = inner_belief(seed, n_classes), rng.integers(2, 300, n_classes).astype(float)
+        pi, w, tau = counts / counts.sum(), rng.uniform(0.2, 4, n_classes), rng.uniform(0.2, 2)
+        cases = {
+            "weights": (make_loss("ce", weight=torch.tensor(w)), w),
+            "adjusted": (make_loss("logit_adjustment", class_counts=counts, tau=tau), pi**-tau),
+            "balanced": (make_loss("class_balanced", class_counts=counts, beta=0.9), 0.1 / (1 - 0.9**counts)),
+        }
+        for loss, factor in cases.values():
+            p = find_minimisers(loss, q, n_starts=3).best
+            tilted = q * factor
+            assert np.abs(p - tilted / tilted.sum()).max() < 1e-6
+            back = p / factor
+            assert np.abs(back / back.sum() - q).max() < 1e-6
+        p = find_minimisers(cases["adjusted"][0], q, n_starts=3).best
+        served = torch.tensor(np.log(p) + tau * np.log(pi)).softmax(0).numpy()
+        assert np.abs(served - q).max() < 1e-6
+
+
+@pytest.mark.claim("hybrid-not-proper")
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("n_classes", SHAPES)
+def test_on_cyclic_shifts_the_hybrid_is_the_focal_loss(gamma, n_classes):
+    """The risk of a table is summed over all label vectors, with the library's own function."""
+    q = np.arange(n_classes, 0, -1) ** 1.5
+    q = q / q.sum()
+    table = np.stack([np.roll(q, i) for i in range(n_classes)])
+    assert completeness(table).complete
+
+    def risk(p):
+        z = torch.tensor(np.stack([np.roll(p, i) for i in range(n_classes)])).log()
+        total = 0.0
+        for k in range(n_classes):  # the column sums do not depend on the labels: one label for all rows at a time
+            terms = gence_focal_loss(z, torch.full((n_classes,), k), gamma=gamma, reduction="none")
+            total += (torch.tensor(table[:, k]) * terms).sum().item()
+        return total / n_classes
+
+    focal = find_minimisers(make_loss("focal", gamma=gamma), q, n_starts=8).best
+    for p in (q, focal, inner_belief(0, n_classes)):
+        assert math.isclose(risk(p), conditional_risk(make_loss("focal", gamma=gamma), p, q), abs_tol=1e-12)
+    assert np.abs(focal - q).max() > 0.01 and risk(focal) < risk(q) - 1e-4
+    adaptive = AdaFocalLoss(generative=True, reduction="none")  # gamma 1 in all bins
+    z, y = random_batch(3, 9, n_classes)
+    assert torch.allclose(adaptive(z, y), gence_focal_loss(z, y, gamma=1.0, reduction="none"))
+
+
+@pytest.mark.claim("relatives")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_relatives_are_cross_entropies_over_other_sets(seed):
+    z, y = random_batch(seed, 9, 2)
+    by_hand = -np.log(1 / (1 + np.exp(-np.where(y == 1, 1, -1) * (z[:, 1] - z[:, 0]).numpy()))).mean()
+    assert math.isclose(F.binary_cross_entropy_with_logits(z[:, 1] - z[:, 0], y.double()).item(), by_hand)
+    assert math.isclose(F.cross_entropy(z, y).item(), by_hand, abs_tol=1e-12)
+    for k in (2, 4, 7):
+        z, y = random_batch(seed, 9, k)
+        p = z.softmax(1).numpy()
+        squares = np.mean([(p[i, j] - (y[i].item() == j)) ** 2 for i in range(9) for j in range(k)])
+        assert math.isclose(make_loss("brier")(z, y).item() / k, squares, abs_tol=1e-12)
+        assert math.isclose(F.mse_loss(z.softmax(1), F.one_hot(y, k).double()).item(), squares, abs_tol=1e-12)
+        similarity = torch.tensor(np.log(p[:, y.numpy()].T))
+        info_nce = F.cross_entropy(similarity, torch.arange(9))
+        assert math.isclose(info_nce.item(), GenCELoss()(z, y).item(), abs_tol=1e-12)
+    torch.manual_seed(seed)
+    for cutoffs in ([3], [3, 8], [2, 5, 11]):
+        tree = torch.nn.AdaptiveLogSoftmaxWithLoss(6, 17, cutoffs=cutoffs, div_value=1.5).double()
+        x, words = torch.randn(30, 6, dtype=torch.float64), torch.randint(17, (30,))
+        p = tree.log_prob(x).exp()
+        assert (p.sum(1) - 1).abs().max() < 1e-12
+        assert math.isclose(tree(x, words).loss.item(), -p[range(30), words].log().mean().item(), abs_tol=1e-12)
+
+
+@pytest.mark.claim("relatives")
+def test_the_hinge_keeps_a_decision_at_most():
+    """The conditional risk of the hinge as a linear programme: slack s_kj >= 1 - z_k + z_j."""
+
+    def best_scores(q):
+        k = len(q)
+        pairs = list(itertools.permutations(range(k), 2))
+        cost = np.concatenate([np.zeros(k), [q[a] / k for a, _ in pairs]])
+        rows = np.zeros((len(pairs), k + len(pairs)))
+        for i, (a, b) in enumerate(pairs):
+            rows[i, [a, b, k + i]] = -1, 1, -1
+        bounds = [(None, None)] * (k - 1) + [(0, 0)] + [(0, None)] * len(pairs)
+        done = linprog(cost, A_ub=rows, b_ub=-np.ones(len(pairs)), bounds=bounds)
+        return done.x[:k], done.fun
+
+    for belief in (0.55, 0.8, 0.97):
+        z, risk = best_scores((belief, 1 - belief))
+        assert np.allclose(z, [1, 0])
+        label = torch.tensor([0, 1])
+        terms = F.multi_margin_loss(torch.tensor(np.array([z, z])), label, reduction="none")
+        assert math.isclose(belief * terms[0] + (1 - belief) * terms[1], risk, abs_tol=1e-9)
+    assert np.allclose(best_scores((0.45, 0.40, 0.15))[0], [1, 1, 0])  # a tie although 0.45 > 0.40
+
+
+@pytest.mark.claim("sampled-softmax")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sampled_softmax_is_too_low_by_half_the_relative_variance_over_s(seed):
+    rng = np.random.default_rng([seed, 54])
+    z, q = rng.normal(0, 0.5, 4), rng.dirichlet(np.full(3, 5.0))
+    total = np.exp(z).sum()
+    ratio = np.exp(z[1:]) / q
+    assert math.isclose((q * ratio).sum(), total - np.exp(z[0]))
+    variance = (q * ratio**2).sum() - (q * ratio).sum() ** 2
+    relative = []
+    for size in (2, 4, 8):
+        low, estimate = 0.0, 0.0
+        for chosen in itertools.product(range(3), repeat=size):
+            chance = math.prod(q[c] for c in chosen)
+            logits = [z[0], *(z[1 + c] - math.log(size * q[c]) for c in chosen)]
+            loss = F.cross_entropy(torch.tensor([logits]), torch.tensor([0])).item()
+            low += chance * (math.log(total) - z[0] - loss)
+            estimate += chance * math.exp(loss + z[0])
+        assert math.isclose(estimate, total, rel_tol=1e-10), "the sum itself has no bias"
+        assert low > 0
+        relative.append(abs(low / (variance / (2 * size * total**2)) - 1))
+    assert relative[2] < 0.75 * relative[1] and relative[2] < 0.1, relative
+
+
+@pytest.mark.claim("nce-normalises")
+@pytest.mark.parametrize("nu", [0.5, 1.0, 10.0])
+@pytest.mark.parametrize("n_classes", SHAPES)
+def test_nce_finds_the_log_probabilities_with_their_constant(nu, n_classes):
+    for seed in SEEDS:
+        q, noise = inner_belief(seed, n_classes), inner_belief(seed + 100, n_classes)
+
+        def risk(z, q=q, noise=noise):
+            logit = z - np.log(nu * noise)
+            return (q * np.logaddexp(0, -logit) + nu * noise * np.logaddexp(0, logit)).sum()
+
+        z = minimize(risk, np.zeros(n_classes), options={"gtol": 1e-8}).x
+        assert np.abs(z - np.log(q)).max() < 1e-4
+        assert abs(np.exp(z).sum() - 1) < 1e-4
+
+
+@pytest.mark.claim("accumulation-any-loss")
+@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("size", [1, 5, 24])
+def test_two_passes_accumulate_the_exact_gradient_of_any_loss(name, size):
+    options = {"class_counts": [9.0, 5.0, 3.0, 1.0]} if "class_counts" in REGISTRY[name].options else {}
+    criterion = make_loss(name, **options)
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4)).double()
+    x, y = torch.randn(24, 3, dtype=torch.float64), torch.randint(4, (24,))
+    weights = list(model.parameters())
+    whole = torch.autograd.grad(criterion(model(x), y), weights)
+    parts = x.split(size)
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in parts])
+    (push,) = torch.autograd.grad(criterion(logits.requires_grad_(), y), logits)
+    for part, rows in zip(parts, push.split(size), strict=True):
+        model(part).backward(rows)
+    for w, expected in zip(weights, whole, strict=True):
+        assert (w.grad - expected).abs().max() < 1e-12
+
+
+@pytest.mark.claim("accumulation-any-loss")
+@pytest.mark.parametrize("options", [{"weight": torch.tensor([1.0, 2.0, 0.5, 1.0])}, {"label_smoothing": 0.1}])
+def test_naive_accumulation_is_another_loss_and_two_passes_keep_the_options(options):
+    if "weight" in options:
+        options = {"weight": options["weight"].double()}
+    criterion = GenCELoss(**options)
+    z, y = random_batch(4, 24, 4)
+    y[3] = -100
+    z.requires_grad_()
+    (whole,) = torch.autograd.grad(criterion(z, y), z)
+    naive = torch.autograd.grad(sum(criterion(a, b) / 3 for a, b in zip(z.split(8), y.split(8), strict=True)), z)[0]
+    assert (naive - whole).norm() > 0.05 * whole.norm()
+    assert not whole[3].any()
