@@ -54,7 +54,8 @@ MIN_TICK = 2e-3  # seconds: fast losses are repeated inside one timing until it 
 CNN_BATCH, CNN_CLASSES = 128, 100
 
 # What GenCE has to keep, as data: the page computes the verdicts from them. `device` and `threads` say where a limit
-# applies. Quantities: `ratio` and `extra_us` against eager F.cross_entropy, `extra_buffers` of N x K numbers at the peak.
+# applies. Quantities: `ratio` and `extra_us` (microseconds) of time, `extra_buffers` of N x K numbers at the peak of
+# memory, each against eager F.cross_entropy.
 REQUIREMENTS: tuple[dict[str, Any], ...] = tuple(
     dict(zip(("device", "threads", "mode", "n", "k", "quantity", "limit"), values, strict=True))
     for values in (
@@ -167,7 +168,7 @@ def copy_bandwidth(device: str, n_bytes: int = 2**28, rounds: int = 10) -> float
     """
     source = torch.ones(n_bytes // 4, device=device)
     target = source.clone()
-    best = min(timed(lambda: target.copy_(source), 1, device) for _ in range(rounds))
+    best = min(timed(lambda: target.copy_(source), 5, device) for _ in range(rounds))
     return 2 * n_bytes / best
 
 
@@ -311,6 +312,7 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own log lines would tear the progress bars
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -343,52 +345,61 @@ def saved_bytes(step: Step) -> int:
 # --- The losses ---------------------------------------------------------------------------------------------------
 
 
-def loss_module(name: str, k: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss as a user calls it; class counts, where it wants them, are equal."""
+def make_criterion(name: str, k: int, device: str) -> tuple[Callable[[Tensor, Tensor], Tensor], list[Tensor]]:
+    """The loss as a user calls it, and its learnable parameters, whose gradients belong to the cost.
+
+    Class counts, where a loss wants them, are equal.
+    """
     if name == BASELINE:
-        return F.cross_entropy
+        return F.cross_entropy, []
     options = {"class_counts": torch.full((k,), 100.0)} if "class_counts" in REGISTRY[name].options else {}
-    return make_loss(name, **options)
+    module = make_loss(name, **options).to(device)
+    return module, list(module.parameters())
 
 
-def eager_step(name: str, z: Tensor, y: Tensor) -> Step:
-    """A loss, forward and backward, as Python runs it."""
-    loss = loss_module(name, z.shape[1])
-    parameters: list[Tensor] = []
-    if isinstance(loss, nn.Module):
-        loss = loss.to(z.device)
-        parameters = list(loss.parameters())  # a learnable weight needs its gradient, too
-    return Step(name, "eager", lambda: loss(z, y), [z, *parameters])
+def make_step(name: str, mode: str, z: Tensor, y: Tensor) -> Step:
+    """Prepare one loss and call it once, which compiles it if `mode` says so; a failure becomes the step's note.
 
+    Args:
+        name: of :data:`NAMES`.
+        mode: of :data:`MODES`.
+        z: logits.
+        y: labels.
 
-def compiled_step(name: str, z: Tensor, y: Tensor) -> Step:
-    """The same through torch.compile, compiled by a first call; a failure becomes the step's note."""
-    loss = loss_module(name, z.shape[1])
-    loss = loss.to(z.device) if isinstance(loss, nn.Module) else loss
-
-    def value(z: Tensor, y: Tensor) -> Tensor:
-        return loss(z, y)
-
-    # Compiled code is looked up by code object. One code object for all losses would make each call search among them.
-    own = types.FunctionType(
-        value.__code__.replace(co_name=f"loss_{name.replace('.', '_')}"), value.__globals__, closure=value.__closure__
-    )
-    compiled = torch.compile(own, fullgraph=False, dynamic=False)
-    step = Step(name, "compiled", lambda: compiled(z, y), eager_step(name, z, y).inputs[:1])
-    if isinstance(loss, nn.Module):
-        step.inputs += list(loss.parameters())
-    if z.device.type == "cpu" and not has_compiler():
+    Returns:
+        The step.
+    """
+    loss, parameters = make_criterion(name, z.shape[1], z.device.type)
+    call = compiled(loss, name) if mode == "compiled" else loss
+    step = Step(name, mode, lambda: call(z, y), [z, *parameters])
+    if mode == "compiled" and z.device.type == "cpu" and not has_compiler():
         step.note = "not run: no compiler"
         return step
     breaks = torch._dynamo.utils.counters["graph_break"]
     breaks.clear()
     try:
-        step.compile_s = round(timed(step, 1, z.device.type), 2)
-    except Exception as error:  # the compiler may fail in any way, and the record should say how
+        seconds = timed(step, 1, z.device.type)
+    except Exception as error:  # a compiler or a lack of memory may fail in any way, and the record should say how
+        if step.is_baseline:
+            raise
         lines = str(error).strip().splitlines() or [""]
         step.note = f"failed: {type(error).__name__}: {lines[0][:200]}"
-    step.graph_breaks = sum(breaks.values())
+    else:
+        if mode == "compiled":
+            step.compile_s, step.graph_breaks = round(seconds, 2), sum(breaks.values())
     return step
+
+
+def compiled(loss: Callable[[Tensor, Tensor], Tensor], name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss through torch.compile, for inputs of one shape."""
+
+    def value(z: Tensor, y: Tensor) -> Tensor:
+        return loss(z, y)
+
+    # Compiled code is looked up by code object: with one for all losses, each call would search among all of them.
+    code = value.__code__.replace(co_name=f"loss_{name.replace('.', '_')}")
+    own = types.FunctionType(code, value.__globals__, closure=value.__closure__)
+    return torch.compile(own, fullgraph=False, dynamic=False)
 
 
 def has_compiler() -> bool:
@@ -419,12 +430,11 @@ def measure_size(n: int, k: int, settings: Settings, *, progress: bool = True) -
     """
     torch._dynamo.reset()
     z, y = batch(n, k, settings.device)
-    make = {"eager": eager_step, "compiled": compiled_step}
     wanted = [(name, mode) for mode in settings.modes for name in settings.losses]
     if (BASELINE, "eager") not in wanted:
         wanted.insert(0, (BASELINE, "eager"))
     bar = tqdm(wanted, desc=f"{n}x{k}, preparing", unit="loss", disable=not progress)
-    steps = [make[mode](name, z, y) for name, mode in bar]
+    steps = [make_step(name, mode, z, y) for name, mode in bar]
     rows = [row_of(step, z, settings.device) for step in steps]
 
     running = [step for step in steps if step.note is None]
@@ -459,7 +469,6 @@ def row_of(step: Step, z: Tensor, device: str) -> dict[str, Any]:
         row |= {"compile_s": step.compile_s, "graph_breaks": step.graph_breaks}
     if step.note is not None:
         return row
-    step()  # whatever a first call sets up is not part of the peak
     peak, buffer = peak_bytes(step, device), z.numel() * z.element_size()
     row |= {"peak_bytes": peak, "peak_buffers": rounded(peak / buffer)}
     if step.mode == "eager":  # compiled code decides by itself what to keep, and hooks would compile it anew
@@ -511,7 +520,9 @@ def measure_cnn(settings: Settings, *, size: int = 32, progress: bool = True) ->
     y = torch.randint(CNN_CLASSES, (CNN_BATCH,)).to(settings.device)
     net = small_cnn(CNN_CLASSES).to(settings.device)
     names = (BASELINE, "gence")
-    calls = [training_step(loss_module(name, CNN_CLASSES), copy.deepcopy(net), x, y) for name in names]
+    calls = [
+        training_step(make_criterion(name, CNN_CLASSES, settings.device)[0], copy.deepcopy(net), x, y) for name in names
+    ]
     times = np.empty((settings.cnn_repeats, 2))
     with no_garbage_collection():
         for i in tqdm(range(-2, settings.cnn_repeats), desc="training step", unit="round", disable=not progress):
@@ -568,7 +579,8 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     # A loss that is compiled too often would silently run as Python; graph breaks are counted in the rows instead of
     # printed between the bars.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    for name in ("torch._dynamo", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     bandwidth = copy_bandwidth(settings.device)
     rows = []
     for n, k in sorted(settings.sizes, key=lambda size: size[0] * size[1]):
