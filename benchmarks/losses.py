@@ -576,15 +576,11 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     start = time.perf_counter()
     torch.set_num_threads(settings.threads)
     origin = runs.provenance(settings.device)
-    # A loss that is compiled too often would silently run as Python; graph breaks are counted in the rows instead of
-    # printed between the bars.
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    for name in ("torch._dynamo", "torch.utils.cpp_extension"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     bandwidth = copy_bandwidth(settings.device)
     rows = []
-    for n, k in sorted(settings.sizes, key=lambda size: size[0] * size[1]):
-        found = measure_size(n, k, settings, progress=progress)
+    for n, k in sorted(settings.sizes, key=math.prod):
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):  # else it would silently run as Python
+            found = measure_size(n, k, settings, progress=progress)
         floor = traffic_floor_bytes(n, k, DTYPE.itemsize)
         rows += [row | {"floor_ms": rounded(1e3 * floor / bandwidth)} for row in found]
         if settings.device == "cuda":
@@ -736,6 +732,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the record."""
     settings = settings_of(arguments)
     check_target(settings.out, settings.device)
+    for name in ("torch._dynamo", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # graph breaks are counted in the rows, not printed
     record = measure(replace(settings, out=settings.out.resolve()))
     runs.write_atomically(settings.out, json.dumps(record, indent=1) + "\n")
     print(f"{len(record['rows'])} rows in {settings.out}, {record['provenance']['duration_s']} s")
