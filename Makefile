@@ -62,7 +62,7 @@ refresh: $(STAMP) ## execute what is stale and take the outputs over into notebo
 serve: html ## serve the book on http://localhost:8000
 	@$(BIN)/python -m http.server -d _build/committed/html 8000
 
-bench: $(STAMP) ## measure time and memory of every loss on one CPU thread (about half an hour, on a quiet machine)
+bench: $(STAMP) ## measure time and memory of every loss on one CPU thread (20 minutes, on a quiet machine)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/losses.py
 
 lock: $(STAMP) ## write the versions that are installed now into constraints.txt

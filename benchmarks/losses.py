@@ -1,6 +1,6 @@
 """What every loss costs beside ``F.cross_entropy``: time of forward and backward, and memory.
 
-    python benchmarks/losses.py                     all losses and sizes on one CPU thread, about half an hour
+    python benchmarks/losses.py                     all losses and sizes on one CPU thread, about 20 minutes
     python benchmarks/losses.py --device cuda       the same on a GPU, into a record of its own
     python benchmarks/losses.py --sizes 128x10 --losses gence,focal --mode eager --repeats 10 --out quick.json
 
