@@ -50,7 +50,8 @@ DEFAULT_SIZES = "128x10,128x100,1024x1000,512x10000,2048x32000"
 DTYPE = torch.float32
 
 MIN_ROUNDS = 5  # below this a median means little, whatever the time budget says
-MIN_TICK = 2e-3  # seconds: fast losses are repeated inside one timing until it lasts that long
+MIN_TICK = 0.02  # seconds: fast losses are repeated inside one timing until it lasts that long
+MMAP_LIMIT = 2**25  # bytes: larger buffers come fresh from the system in every call, whatever ran before
 CNN_BATCH, CNN_CLASSES = 128, 100
 
 # What GenCE has to keep, as data: the page computes the verdicts from them. `device` and `threads` say where a limit
@@ -102,7 +103,8 @@ class Settings:
 class Step:
     """One loss at one size: `value` computes the loss, calling the step adds the gradient of `inputs`.
 
-    `note` says why a step was not run, and is None where it was.
+    `note` says why a step was not run, and is None where it was. `compile_s` is the first call; it is short where the
+    compiler finds its work of an earlier run in its cache (an empty TORCHINDUCTOR_CACHE_DIR makes it work afresh).
     """
 
     loss: str
@@ -176,7 +178,13 @@ def copy_bandwidth(device: str, n_bytes: int = 2**28, rounds: int = 10) -> float
 
 
 def timed(call: Callable[[], Any], inner: int, device: str) -> float:
-    """Seconds of one call, as the mean of `inner` calls in a row; a GPU is waited for before and after."""
+    """Seconds of one call, as the mean of `inner` calls in a row; a GPU is waited for before and after.
+
+    Where calls are repeated, one more goes before them untimed. The loss that ran before has left the heap as *it*
+    needs it, and getting pages back from the system can take longer than the loss: each loss shall find its own state.
+    """
+    if inner > 1:
+        call()
     synchronise(device)
     start = time.perf_counter()
     for _ in range(inner):
@@ -439,7 +447,8 @@ def measure_size(n: int, k: int, settings: Settings, *, progress: bool = True) -
 
     running = [step for step in steps if step.note is None]
     (baseline,) = [step for step in running if step.is_baseline]
-    inner = max(1, math.ceil(MIN_TICK / min(timed(baseline, 1, settings.device) for _ in range(5))))
+    fastest = min(timed(baseline, 1, settings.device) for _ in range(5))
+    inner = max(1 if z.nbytes > MMAP_LIMIT else 2, math.ceil(MIN_TICK / fastest))
     times = time_in_turns(
         running,
         device=settings.device,
