@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html test lint sweep plan status refresh serve lock clean distclean
+.PHONY: help setup book html test lint sweep plan status refresh serve bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ refresh: $(STAMP) ## execute what is stale and take the outputs over into notebo
 
 serve: html ## serve the book on http://localhost:8000
 	@$(BIN)/python -m http.server -d _build/committed/html 8000
+
+bench: $(STAMP) ## measure time and memory of every loss on one CPU thread (20 minutes, on a quiet machine)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/losses.py
 
 lock: $(STAMP) ## write the versions that are installed now into constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new
