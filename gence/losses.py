@@ -211,8 +211,9 @@ def _soft_terms(z: Tensor, a: Tensor, strength: float, group: dist.ProcessGroup 
     terms = -(a * F.log_softmax(z, 1).masked_fill(a == 0, 0.0)).sum(1)
     if strength == 0:
         return terms
-    nowhere = torch.zeros(len(z), dtype=torch.long, device=z.device)
-    _, log_column_sum, *_ = _BatchScores.apply(z, a.sum(1), nowhere, nowhere, -100, 0.0, group)
+    # No row has a label of its own; two tensors, because torch.compile takes no tensor twice.
+    nowhere, inside = torch.zeros(2, len(z), dtype=torch.long, device=z.device).unbind()
+    _, log_column_sum, *_ = _BatchScores.apply(z, a.sum(1), nowhere, inside, -100, 0.0, group)
     return terms + strength * (a * log_column_sum).sum(1)
 
 
@@ -270,7 +271,8 @@ class _BatchScores(torch.autograd.Function):
             if again:
                 s = e.sum(1) if scale is None else e @ scale
                 d = (m / s) @ e
-            g = torch.zeros_like(m) if g is None else m * g
+            # The mean over nothing has derivative infinity; an ignored row has none, as in cross_entropy.
+            g = torch.zeros_like(m) if g is None else (m * g).masked_fill(m == 0, 0.0)
             if ctx.strength > 0:
                 of_labels = torch.zeros_like(d).scatter_add(0, inside, ctx.strength * g)
                 h = of_labels if h is None else h + of_labels
