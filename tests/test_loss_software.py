@@ -15,6 +15,11 @@ from torch.func import functional_call, grad, jacrev, vmap
 from gence import losses
 from gence.losses import REGISTRY, GenCELoss, generative_cross_entropy, make_loss
 
+
+def keys(options: dict) -> str:
+    return "-".join(options) or "plain"
+
+
 WEIGHT = torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)
 # All losses and options without a decision by values in Python: class_counts are checked by value.
 CAPTURED: dict[str, tuple[str, dict]] = {
@@ -93,7 +98,7 @@ def test_vmap_over_grad_is_a_loop_over_batches(name: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"weight": WEIGHT}, {"label_smoothing": 0.1}, {"ignore_index": 1}, {"reduction": "sum"}, {"strength": 0.3}],
-    ids=str,
+    ids=keys,
 )
 def test_vmap_over_grad_of_gence_with_options(options: dict) -> None:
     loss = GenCELoss(**options)
@@ -131,7 +136,7 @@ def test_hessian_of_gence(strength: float, weight: Tensor | None) -> None:
 
 @pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
 @pytest.mark.parametrize(
-    "options", [{}, {"weight": WEIGHT}, {"strength": 0.5}, {"label_smoothing": 0.1}, {"ignore_index": -100}], ids=str
+    "options", [{}, {"weight": WEIGHT}, {"strength": 0.5}, {"label_smoothing": 0.1}, {"ignore_index": -100}], ids=keys
 )
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_second_derivatives_by_finite_differences(soft: bool, options: dict, reduction: str) -> None:
@@ -148,7 +153,7 @@ def test_second_derivatives_by_finite_differences(soft: bool, options: dict, red
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("options", [{}, {"weight": WEIGHT}, {"ignore_index": 1}, {"label_smoothing": 0.1}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"weight": WEIGHT}, {"ignore_index": 1}, {"label_smoothing": 0.1}], ids=keys)
 def test_both_paths_agree(monkeypatch: pytest.MonkeyPatch, options: dict, strength: float) -> None:
     z, y = batch(30)
 
