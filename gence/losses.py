@@ -117,6 +117,9 @@ def generative_cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     soft = _check_as_cross_entropy(input, target, weight, ignore_index)
+    if target.dtype == torch.uint8:  # allowed for some shapes and options only: cross_entropy itself knows which
+        options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+        F.cross_entropy(input.detach(), target, weight, **options)
     common = input.dtype
     if soft:
         common = functools.reduce(torch.promote_types, (x.dtype for x in (input, target, weight) if x is not None))
@@ -220,16 +223,15 @@ def _soft_terms(z: Tensor, a: Tensor, strength: float, group: dist.ProcessGroup 
 class _BatchScores(torch.autograd.Function):
     """From logits (N, K) to the terms m_i (-log p_y + strength log C_y) and to log C_k, with a closed-form backward.
 
-    The one N x K buffer that is kept is ``e_ik = exp(z_ik - a_i - c_k)`` with a row scale a and a column scale c that
-    avoid overflow and underflow. With ``s_i = sum_k e_ik exp(c_k)`` the probabilities are
-    ``p_ik = e_ik exp(c_k) / s_i``, and with ``w_i = m_i / s_i`` the column sums are ``exp(c_k) D_k``,
-    ``D_k = sum_i w_i e_ik``. If g_i is the derivative of term i, and
+    The one N x K buffer that is kept is ``e_ik = p_ik / exp(c_k)`` with a column scale c that avoids underflow. The
+    column sums are ``exp(c_k) D_k`` with ``D_k = sum_i m_i e_ik``. If g_i is the derivative of term i, and
     ``h_k = strength * sum_i m_i g_i 1[y_i = k]`` + the derivative of log C_k, then
 
-        dL/dz_ik = e_ik [ (m_i g_i - m_i t_i) exp(c_k) / s_i + w_i h_k / D_k ] - m_i g_i 1[k = y_i]
+        dL/dz_ik = e_ik [ (m_i g_i - m_i t_i) exp(c_k) + m_i h_k / D_k ] - m_i g_i 1[k = y_i]
 
-    with ``t_i = sum_k e_ik h_k / (s_i D_k)``. The buffer is an output, so that autograd can differentiate this formula
-    again; a and c may be held constant there, because no result depends on them.
+    with ``t_i = sum_k e_ik h_k / D_k``. The buffer is an output, so that autograd can differentiate this formula again.
+    It then reads the buffer as ``e_ik = exp(z_ik - a_i - c_k)`` with constants a and c, on which no result depends, and
+    divides by the row sums ``s_i = sum_k e_ik exp(c_k)``, which are 1.
     """
 
     generate_vmap_rule = True
@@ -246,43 +248,46 @@ class _BatchScores(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         with _without_autocast(z):
             buffers = _by_rows(z, m, y, ignore_index, group) or _by_columns(z, m, y, ignore_index, group)
-            nll, e, c, s, d = buffers
+            nll, e, c, d = buffers
             log_column_sum = d.log() if len(c) == 0 else (d.log() + c).clamp_min(torch.finfo(z.dtype).min)
             each = nll if strength == 0 else nll + strength * log_column_sum.gather(0, inside)
-            return m * each, log_column_sum, e, c, s, d
+            return m * each, log_column_sum, e, c, d
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
         _, m, _, inside, _, ctx.strength, ctx.group = inputs
-        _, _, e, c, s, d = output
-        ctx.mark_non_differentiable(c, s, d)
+        _, _, e, c, d = output
+        ctx.mark_non_differentiable(c, d)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(m, inside, e, c, s, d)
+        ctx.save_for_backward(m, inside, e, c, d)
 
     @staticmethod
     def backward(ctx, g: Tensor | None, h: Tensor | None, of_e: Tensor | None, *_) -> tuple[Tensor | None, ...]:
-        m, inside, e, c, s, d = ctx.saved_tensors
+        m, inside, e, c, d = ctx.saved_tensors
         group = ctx.group
-        again = torch.is_grad_enabled()  # what follows may be differentiated again, so s and d must follow e
+        again = torch.is_grad_enabled()  # what follows may be differentiated again
         if again and group is not None:
             raise RuntimeError("generative_cross_entropy has no second derivative with group; use group=None for it")
         with _without_autocast(e):
             scale = c.exp() if len(c) else None
+            w, s = m, None
             if again:
-                s = e.sum(1) if scale is None else e @ scale
-                d = (m / s) @ e
+                s = torch.where(m == 0, 1.0, e.sum(1) if scale is None else e @ scale)
+                w = m / s
+                d = w @ e
             # The mean over nothing has derivative infinity; an ignored row has none, as in cross_entropy.
             g = torch.zeros_like(m) if g is None else (m * g).masked_fill(m == 0, 0.0)
             if ctx.strength > 0:
                 of_labels = torch.zeros_like(d).scatter_add(0, inside, ctx.strength * g)
                 h = of_labels if h is None else h + of_labels
-            if h is None:
-                by_z = _outer(g / s, scale) * e
-            else:
+            row, share = g, None
+            if h is not None:
                 h = _over_group(h, dist.ReduceOp.SUM, group)
                 share = h / d if scale is None else torch.where(d > 0, h / d, 0.0)
-                w = m / s
-                by_z = torch.addr(_outer((g - w * (e @ share)) / s, scale), w, share).mul_(e)
+                row = g - w * (e @ share)
+            row = row if s is None else row / s
+            by_z = row[:, None] if scale is None else torch.outer(row, scale)
+            by_z = by_z * e if share is None else torch.outer(w, share).add_(by_z).mul_(e)  # in place: one buffer
             by_z = by_z.scatter_add_(1, inside[:, None], -g[:, None])
             if of_e is not None:  # only when autograd differentiates this formula again
                 by_z = by_z + of_e * e
@@ -296,21 +301,20 @@ _BatchScores.forward.__signature__ = inspect.signature(_BatchScores.forward)
 def _by_rows(
     z: Tensor, m: Tensor, y: Tensor, ignore_index: int, group: dist.ProcessGroup | None
 ) -> tuple[Tensor, ...] | None:
-    """-log p_y, e, c, s and D with the rows' maxima as the only scale, unless a column sum is near underflow or NaN.
+    """-log p_y, e, c and D with e = p and no column scale, unless a column sum is near underflow or NaN.
 
     It saves a second exponential for each logit, which is what counts on a CPU; elsewhere the look at the values would
     cost more than it saves.
     """
     if len(z) == 0 or group is not None or not _may_look(z):
         return None
-    top = z.amax(1)
-    e = (z - top[:, None]).exp_()
-    s = e.sum(1)
-    d = (m / s) @ e
+    e = F.softmax(z, 1)
+    d = m @ e
     if not _far_from_underflow(d):
         return None
-    nll = s.log() + (top + F.nll_loss(z, y, ignore_index=ignore_index, reduction="none"))
-    return nll, e, z.new_empty(0), s, d
+    # The largest probability and logit of a row give its log-sum-exp with all digits where p_y has none.
+    nll = (z.amax(1) - e.amax(1).log()) + F.nll_loss(z, y, ignore_index=ignore_index, reduction="none")
+    return nll, e, z.new_empty(0), d
 
 
 def _by_columns(
@@ -324,12 +328,7 @@ def _by_columns(
     # The smallest finite number stands for -inf, the scale of a class that no sample allows.
     c = _over_group(c, dist.ReduceOp.MAX, group).clamp_min(torch.finfo(z.dtype).min)
     e = log_p.sub_(c).exp_()
-    return nll, e, c, torch.ones_like(m), _over_group(m @ e, dist.ReduceOp.SUM, group)
-
-
-def _outer(u: Tensor, scale: Tensor | None) -> Tensor:
-    """u_i scale_k, where no scale means 1."""
-    return u[:, None] if scale is None else torch.outer(u, scale)
+    return nll, e, c, _over_group(m @ e, dist.ReduceOp.SUM, group)
 
 
 def _over_group(x: Tensor, op: dist.ReduceOp, group: dist.ProcessGroup | None) -> Tensor:
@@ -516,6 +515,8 @@ def focal_loss(input: Tensor, target: Tensor, gamma: float = 2.0, reduction: str
 
 def inverse_focal_loss(input: Tensor, target: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
     r"""Inverse focal loss ``-(1 + p_y)^gamma log p_y``: weighs the samples it already knows more, not less.
+
+    Above gamma = 3.59 (1 / W(1/e)) it is no longer monotone: a larger p_y can cost more.
 
     Args:
         input: logits (N, K) or (N, K, d1, ...).
@@ -1174,15 +1175,16 @@ class AdaFocalLoss(nn.Module):
             raise ValueError("AdaFocal needs validation samples, but got none")
         confidence, predicted = F.softmax(_float(logits), dim=1).max(1)
         n_bins = len(self.gammas)
-        self.edges = torch.quantile(confidence, torch.linspace(0, 1, n_bins + 1).to(confidence)[1:-1])
-        bins = torch.bucketize(confidence, self.edges)
+        edges = torch.quantile(confidence, torch.linspace(0, 1, n_bins + 1).to(confidence)[1:-1])
+        bins = torch.bucketize(confidence, edges)
         ahead = confidence - (predicted == labels).to(confidence)
         size = torch.bincount(bins, minlength=n_bins).clamp_min(1)
         gap = torch.bincount(bins, weights=ahead, minlength=n_bins).to(confidence) / size
         gammas = self.gammas.to(gap)
         gammas = gammas * torch.exp(self.rate * gap * gammas.sign())
         flipped = torch.where(gammas > 0, -self.switch, self.switch)
-        self.gammas = torch.where(gammas.abs() < self.switch, flipped, gammas).clamp(*self.gamma_range)
+        gammas = torch.where(gammas.abs() < self.switch, flipped, gammas).clamp(*self.gamma_range)
+        self.gammas, self.edges = gammas.to(self.gammas.dtype), edges.to(self.edges.dtype)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss with each sample's own gamma."""

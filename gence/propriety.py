@@ -99,7 +99,7 @@ def conditional_risk(loss: Loss, p: ArrayLike, q: ArrayLike) -> float:
     if p.shape != q.shape:
         raise ValueError(f"p and q must have the same shape, but p has {p.shape} and q has {q.shape}")
     z = torch.from_numpy(p).log()[None]
-    return float(_risk(loss, torch.from_numpy(q))(z)[0])
+    return float(_risk(loss, torch.from_numpy(q))(z)[0].detach())
 
 
 @dataclass(frozen=True)
