@@ -184,10 +184,10 @@ def _may_look(z: Tensor) -> bool:
     return z.device.type == "cpu" and not torch.compiler.is_compiling() and not is_batchedtensor(z)
 
 
-def _far_from_underflow(column_sum: Tensor) -> bool:
-    """Whether all column sums are numbers that the terms lost to underflow do not change."""
-    limits = torch.finfo(column_sum.dtype)
-    return _holds(column_sum > limits.tiny / limits.eps)
+def _far_from_underflow(x: Tensor) -> bool:
+    """Whether all entries are numbers (not NaN) that have all their digits, whatever was lost to underflow."""
+    limits = torch.finfo(x.dtype)
+    return _holds(x > limits.tiny / limits.eps)
 
 
 def _holds(condition: Tensor) -> bool:
@@ -301,7 +301,7 @@ _BatchScores.forward.__signature__ = inspect.signature(_BatchScores.forward)
 def _by_rows(
     z: Tensor, m: Tensor, y: Tensor, ignore_index: int, group: dist.ProcessGroup | None
 ) -> tuple[Tensor, ...] | None:
-    """-log p_y, e, c and D with e = p and no column scale, unless a column sum is near underflow or NaN.
+    """-log p_y, e, c and D with e = p and no column scale, unless a column sum or a p_y is near underflow.
 
     It saves a second exponential for each logit, which is what counts on a CPU; elsewhere the look at the values would
     cost more than it saves.
@@ -310,11 +310,10 @@ def _by_rows(
         return None
     e = F.softmax(z, 1)
     d = m @ e
-    if not _far_from_underflow(d):
+    p_y = (-F.nll_loss(e, y, ignore_index=ignore_index, reduction="none")).masked_fill(m == 0, 1.0)
+    if not _far_from_underflow(d) or not _far_from_underflow(p_y):
         return None
-    # The largest probability and logit of a row give its log-sum-exp with all digits where p_y has none.
-    nll = (z.amax(1) - e.amax(1).log()) + F.nll_loss(z, y, ignore_index=ignore_index, reduction="none")
-    return nll, e, z.new_empty(0), d
+    return -p_y.log(), e, z.new_empty(0), d
 
 
 def _by_columns(
