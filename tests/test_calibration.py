@@ -449,7 +449,7 @@ def test_ats_recovers_piecewise_temperatures_given_time() -> None:
 
 
 def test_200_rounds_of_ats_do_not_reach_a_temperature_of_2() -> None:
-    """100 classes, published settings: the last round is the best, and the ECE on other data ten times that of one T."""
+    """100 classes, published settings: the last round is the best, the ECE on other data many times that of one T."""
     z, y = problem(5000, 100, scale=1.0)
     ats = AdaptiveTemperatureScaling().fit(z, y)
     assert 1.5 < np.median(ats.temperatures_) < 1.8

@@ -42,7 +42,7 @@ def seconds(*calls: Callable[[], object], rounds: int) -> list[float]:
 
 
 def test_ece_of_a_million_samples() -> None:
-    """<= .25 s. The libraries share the costly part, the largest value of each row: torchmetrics is about as fast, netcal
+    """<= .25 s. The libraries share the costly part, the largest of each row: torchmetrics is about as fast, and netcal
     takes 2.5 times as long.
     """
     netcal = pytest.importorskip("netcal.metrics")
