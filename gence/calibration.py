@@ -47,6 +47,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TEMPERATURES = (0.01, 100.0)  # where a temperature is looked for
+TILT = 1e-6  # share of softmax(z) that ETS keeps at least
 LONG = 5.0  # seconds after which a progress bar appears
 
 
@@ -75,11 +76,14 @@ class Calibrator(BaseEstimator):
 
     def predict_proba(self, logits: ArrayLike) -> Floats:
         """Return calibrated probabilities (N, K)."""
+        return self._predict(self._checked(logits))
+
+    def _checked(self, logits: ArrayLike) -> Floats:
         check_is_fitted(self, "n_classes_")
         z = _checked_logits(logits)
         if z.shape[1] != self.n_classes_:
             raise ValueError(f"logits must have the {self.n_classes_} classes of fit, but have {z.shape[1]}")
-        return self._predict(z)
+        return z
 
     def _fit(self, z: Floats, y: Ints) -> None:
         raise NotImplementedError
@@ -112,8 +116,7 @@ class _Temperatures(Calibrator):
 
     def temperature(self, logits: ArrayLike) -> Floats:
         """Return the temperature (N,) that each sample gets."""
-        check_is_fitted(self, "n_classes_")
-        return self._temperature(_checked_logits(logits))
+        return self._temperature(self._checked(logits))
 
     def _temperature(self, z: Floats) -> Floats:
         raise NotImplementedError
@@ -232,6 +235,13 @@ class AdaptiveTemperatureScaling(_Temperatures):
     def _fit(self, z: Floats, y: Ints) -> None:
         if self.select not in ("ece", "last"):
             raise ValueError(f"select must be 'ece' or 'last', but got {self.select!r}")
+        low, high = self.temperature_range
+        if min(self.step, self.clip, self.n_rounds) < 0 or not 0 < low <= high:
+            raise ValueError(
+                f"step, clip and n_rounds must be >= 0 and 0 < low <= high in temperature_range, but got "
+                f"{self.step}, {self.clip}, {self.n_rounds} and {self.temperature_range}"
+            )
+        metrics.check_bins(self.selection_bins)
         _check_enough(z, self.n_bins)
         below = z - z.max(1, keepdims=True)
         correct = (z.argmax(1) == y).astype(np.float64)
@@ -244,7 +254,7 @@ class AdaptiveTemperatureScaling(_Temperatures):
         for _ in tqdm(range(self.n_rounds), desc="ATS", unit="round", delay=LONG, leave=False):
             gap = np.bincount(bins, confidence - correct, self.n_bins) / size
             change = np.clip(self.step * gap, -self.clip, self.clip)
-            temperatures = np.clip(temperatures + change, *self.temperature_range)
+            temperatures = np.clip(temperatures + change, low, high)
             confidence = _top_confidence(below, temperatures[bins])
             tried.append(temperatures)
             errors.append(_top_ece(confidence, correct, self.selection_bins))
@@ -412,6 +422,9 @@ class ParameterizedTemperatureScaling(_Temperatures):
 class EnsembleTemperatureScaling(Calibrator):
     """Ensemble temperature scaling (ETS): ``w_1 softmax(z / T) + w_2 softmax(z) + w_3 / K``.
 
+    Where the uniform part alone would be best (labels that the logits know nothing of), 1e-6 of the second part is
+    kept, so that the most probable class stays.
+
     Args:
         objective: ``"mse"`` as the official code in fact does, or ``"nll"``, for the weights; T is that of the NLL.
 
@@ -461,7 +474,9 @@ class EnsembleTemperatureScaling(Calibrator):
             constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
             options={"ftol": 1e-12, "maxiter": 200},
         )
-        self.weights_ = np.clip(found.x, 0, 1) / np.clip(found.x, 0, 1).sum()
+        weights = np.clip(found.x, 0, 1)
+        weights[1] += max(TILT - weights[:2].sum(), 0)  # the uniform part alone would forget the order of the classes
+        self.weights_ = weights / weights.sum()
 
     def _parts(self, z: Floats) -> Floats:
         uniform = np.full_like(z, 1 / z.shape[1])
@@ -672,7 +687,7 @@ class HistogramBinning(_OneVsRest):
         maps_: the K maps.
 
     Raises:
-        As :class:`Calibrator`.
+        ValueError: `n_bins` < 1. Otherwise as :class:`Calibrator`.
 
     Source: Zadrozny and Elkan (2001).
 
@@ -686,6 +701,7 @@ class HistogramBinning(_OneVsRest):
         self.n_bins = n_bins
 
     def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
+        metrics.check_bins(self.n_bins)
         edges = np.arange(1, self.n_bins) / self.n_bins
         bins = np.searchsorted(edges, p)
         size = np.bincount(bins, minlength=self.n_bins)
@@ -726,15 +742,16 @@ class SplineCalibration(_Temperatures):
     def _fit(self, z: Floats, y: Ints) -> None:
         _check_enough(z, self.n_knots)
         p = special.softmax(z, axis=1)
-        order = np.argsort(p.max(1), kind="stable")
-        confidence, correct = p.max(1)[order], (p.argmax(1) == y)[order]
+        self.confidences_, group = np.unique(p.max(1), return_inverse=True)
+        size = np.bincount(group)
+        gap = np.bincount(group, p.argmax(1) == y) / size - self.confidences_  # of equal confidences the mean
         share = np.arange(1, len(y) + 1) / len(y)
         knots = np.linspace(0, 1, self.n_knots)
         # A natural spline is linear in its values at the knots, so its least squares are an ordinary regression.
         spline = interpolate.CubicSpline(knots, np.eye(self.n_knots), bc_type="natural")
-        values, *_ = np.linalg.lstsq(spline(share), np.cumsum(correct - confidence) / len(y), rcond=None)
-        self.confidences_, first = np.unique(confidence, return_index=True)
-        self.accuracies_ = (confidence + spline(share, 1) @ values)[first]
+        values, *_ = np.linalg.lstsq(spline(share), np.cumsum(np.repeat(gap, size)) / len(y), rcond=None)
+        slope = np.bincount(np.sort(group), spline(share, 1) @ values) / size
+        self.accuracies_ = self.confidences_ + slope
 
     def _temperature(self, z: Floats) -> Floats:
         below = z - z.max(1, keepdims=True)
@@ -835,7 +852,7 @@ def _checked_logits(logits: ArrayLike) -> Floats:
         raise ValueError(f"logits must have shape (N, K) with N >= 1 and K >= 2, but got {z.shape}")
     if not np.isfinite(z).all():
         raise ValueError("logits contain NaN or infinite values")
-    if z.min() >= 0 and z.max() <= 1 and np.allclose(z.sum(1), 1, atol=1e-4):
+    if z.min() >= 0 and z.max() <= 1 and np.abs(z.sum(1) - 1).max() <= metrics.sum_tolerance(logits):
         raise ValueError("logits are needed, but these rows are probabilities. Pass logits, or log(probabilities).")
     return z
 

@@ -133,6 +133,7 @@ def expected_calibration_error(
         >>> round(expected_calibration_error([[0.95, 0.05], [1.0, 0.0], [0.4, 0.6]], [0, 1, 0], n_bins=10), 4)
         0.5167
     """
+    check_bins(n_bins)
     if _is_compat(compat):
         confidence, correct = _float32_top(probs, labels)
         return _focal_calibration_error(confidence, correct, torch.linspace(0, 1, n_bins + 1))
@@ -164,6 +165,7 @@ def adaptive_calibration_error(
         >>> round(adaptive_calibration_error(p, [0, 1, 0, 0], n_bins=2), 4)  # (|.65 - .5| + |.85 - 1|) / 2
         0.15
     """
+    check_bins(n_bins)
     if _is_compat(compat):
         confidence, correct = _float32_top(probs, labels)
         ranks = np.linspace(0, len(confidence), n_bins + 1)
@@ -197,6 +199,7 @@ def classwise_calibration_error(
         0.0
     """
     p, y = _checked(probs, labels)
+    check_bins(n_bins)
     if _is_compat(compat):
         edges = torch.linspace(0, 1, n_bins + 1)
         p32, y32 = torch.as_tensor(p, dtype=torch.float32), torch.as_tensor(y)
@@ -518,7 +521,7 @@ def _equal_width_bin(values: Floats, n_bins: int) -> Ints:
 
 def _equal_width_edges(n_bins: int) -> Floats:
     """k / B exactly rounded, which np.linspace is not for every B."""
-    _check_bins(n_bins)
+    check_bins(n_bins)
     return np.arange(n_bins + 1) / n_bins
 
 
@@ -529,7 +532,7 @@ def _equal_mass_upper_edges(values: Floats, n_bins: int) -> Floats:
 
 
 def _equal_mass_bin(values: Floats, n_bins: int) -> Ints:
-    _check_bins(n_bins)
+    check_bins(n_bins)
     return np.searchsorted(_equal_mass_upper_edges(values, n_bins), values, side="left")
 
 
@@ -569,7 +572,7 @@ def _focal_calibration_error(confidence: torch.Tensor, correct: torch.Tensor, ed
     return float(total)
 
 
-def _check_bins(n_bins: int) -> None:
+def check_bins(n_bins: int) -> None:
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, but got {n_bins}")
 
@@ -585,8 +588,7 @@ def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
         raise ValueError(f"labels must be integer class indices, but their dtype is {y.dtype}")
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise ValueError(f"labels must lie in 0..{p.shape[1] - 1}, but range from {y.min()} to {y.max()}")
-    # Probabilities that were computed in float16 or float32 sum to 1 only up to their own rounding.
-    tolerance = 1e-2 if _precision(probs) <= 2 else 1e-4
+    tolerance = sum_tolerance(probs)
     p = p.astype(np.float64, copy=False)
     low, high, total = p.min(), p.max(), p @ np.ones(p.shape[1])  # NaN shows in all of them
     if not (low >= 0 and high <= 1 + tolerance and np.abs(total - 1).max() <= tolerance):
@@ -599,9 +601,10 @@ def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     return (p if high <= 1 else np.minimum(p, 1.0)), y.astype(np.int64, copy=False)
 
 
-def _precision(values: ArrayLike) -> int:
-    """Bytes of one number."""
-    return values.element_size() if hasattr(values, "element_size") else np.asarray(values).itemsize
+def sum_tolerance(probs: ArrayLike) -> float:
+    """How far from 1 a row may sum: what was computed in float16 or float32 does so only up to its own rounding."""
+    n_bytes = probs.element_size() if hasattr(probs, "element_size") else np.asarray(probs).itemsize
+    return 1e-2 if n_bytes <= 2 else 1e-4
 
 
 def to_numpy(values: ArrayLike) -> NDArray:

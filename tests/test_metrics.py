@@ -1,29 +1,56 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 import references
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from scipy import stats
+from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, log_loss
+from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from gence.metrics import (
     METRICS,
+    OOD_SCORES,
+    ReliabilityCurve,
     adaptive_calibration_error,
     brier_score,
+    calibration_refinement,
     classwise_calibration_error,
+    debiased_calibration_error,
     error_rate,
     evaluate,
     expected_calibration_error,
+    kolmogorov_smirnov_error,
+    maximum_calibration_error,
     negative_log_likelihood,
+    ood_detection,
     reliability_curve,
 )
 
-CALIBRATION_ERRORS = [expected_calibration_error, adaptive_calibration_error, classwise_calibration_error]
+BINNED = {
+    "ece": expected_calibration_error,
+    "adaece": adaptive_calibration_error,
+    "classwise_ece": classwise_calibration_error,
+}
+COMPAT = {name: partial(metric, compat="focal_calibration") for name, metric in BINNED.items()}
+OTHERS = {
+    "mce": maximum_calibration_error,
+    "ks": kolmogorov_smirnov_error,
+    "debiased": debiased_calibration_error,
+    "debiased uniform": partial(debiased_calibration_error, strategy="uniform"),
+    "calibration brier": lambda p, y: calibration_refinement(p, y, "brier").calibration,
+    "refinement brier": lambda p, y: calibration_refinement(p, y, "brier").refinement,
+    "calibration nll": lambda p, y: calibration_refinement(p, y, "nll").calibration,
+    "refinement nll": lambda p, y: calibration_refinement(p, y, "nll").refinement,
+}
+EVERY = METRICS | OTHERS | {f"{name} compat": metric for name, metric in COMPAT.items()}
 
 
 def random_problem(n: int = 400, n_classes: int = 5, seed: int = 0) -> tuple[NDArray, NDArray]:
@@ -91,7 +118,7 @@ def test_ece_equals_torchmetrics_away_from_the_edges(n_bins: int, seed: int) -> 
     oracle = multiclass_calibration_error(
         torch.as_tensor(probs), torch.as_tensor(labels), num_classes=5, n_bins=n_bins, norm="l1"
     )
-    assert expected_calibration_error(probs, labels, n_bins) == pytest.approx(float(oracle), abs=1e-6)
+    assert expected_calibration_error(probs, labels, n_bins) == pytest.approx(float(oracle), abs=1e-6)  # float32
 
 
 def test_proper_scores_and_error_equal_scikit_learn() -> None:
@@ -128,6 +155,359 @@ def test_adaptive_bins_hold_equally_many_samples() -> None:
     assert reliability_curve(probs, labels, 15, strategy="quantile").count.tolist() == [20] * 15
 
 
+NETCAL = "netcal.metrics"
+UNCERTAINTY = "calibration"  # the package uncertainty-calibration
+
+
+@pytest.mark.parametrize("n_bins", [2, 10, 15])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_ece_and_mce_equal_netcal_away_from_the_edges(n_bins: int, seed: int) -> None:
+    netcal = pytest.importorskip(NETCAL)
+    probs, labels = random_problem(seed=seed)
+    for metric, oracle in ((expected_calibration_error, netcal.ECE), (maximum_calibration_error, netcal.MCE)):
+        assert metric(probs, labels, n_bins) == pytest.approx(oracle(n_bins).measure(probs, labels), abs=1e-10)
+
+
+@pytest.mark.parametrize("n_bins", [1, 4, 15])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_errors_equal_uncertainty_calibration(n_bins: int, seed: int) -> None:
+    """For equal mass only where the number of bins divides N: elsewhere the bins are cut at other ranks."""
+    oracle = pytest.importorskip(UNCERTAINTY)
+    probs, labels = random_problem(n=300, seed=seed)
+    width = {"num_bins": n_bins, "binning_scheme": oracle.get_equal_prob_bins}
+    mass = {"num_bins": n_bins, "binning_scheme": oracle.get_equal_bins}
+    ce = oracle.utils.lower_bound_scaling_ce
+    expected = {
+        expected_calibration_error: ce(probs, labels, p=1, debias=False, mode="top-label", **width),
+        adaptive_calibration_error: ce(probs, labels, p=1, debias=False, mode="top-label", **mass),
+        classwise_calibration_error: ce(probs, labels, p=1, debias=False, mode="marginal", **width),
+        debiased_calibration_error: ce(probs, labels, p=2, debias=True, mode="top-label", **mass),
+    }
+    for metric, value in expected.items():
+        assert metric(probs, labels, n_bins) == pytest.approx(value, abs=1e-10)
+
+
+def test_uncertainty_calibration_counts_bins_of_one_sample_as_free_of_error() -> None:
+    """.3^2 - .24 / 9 in one bin of 10 and nothing known of the other: it divides by 11, gence by 10."""
+    oracle = pytest.importorskip(UNCERTAINTY)
+    probs, labels = with_confidence([0.9] * 10 + [0.4], [True] * 6 + [False] * 4 + [True])
+    theirs = oracle.utils.lower_bound_scaling_ce(
+        probs, np.array(labels), p=2, num_bins=2, binning_scheme=oracle.get_equal_prob_bins, mode="top-label"
+    )
+    square = 0.3**2 - 0.6 * 0.4 / 9
+    assert theirs == pytest.approx(math.sqrt(square * 10 / 11), abs=1e-10)
+    ours = debiased_calibration_error(probs, labels, 2, strategy="uniform")
+    assert ours == pytest.approx(math.sqrt(square), abs=1e-10)
+
+
+DISAGREEMENTS = {  # confidences, hits, bins, gence, torchmetrics, netcal
+    # torchmetrics puts a confidence of 1 in a bin of its own.
+    "A": ([0.95, 1.0, 0.4], [True, False, False], 10, 0.45, 1.45 / 3, 0.45),
+    # Both close bins on the left, so that .5 goes up.
+    "B": ([0.5, 0.6, 0.45], [True, False, False], 2, 0.65 / 3, 0.55 / 3, 0.55 / 3),
+}
+
+
+@pytest.mark.parametrize("letter", DISAGREEMENTS)
+def test_where_libraries_disagree_about_ece(letter: str) -> None:
+    netcal = pytest.importorskip(NETCAL)
+    confidence, hit, n_bins, ours, torchmetrics, theirs = DISAGREEMENTS[letter]
+    probs, labels = with_confidence(confidence, hit)
+    assert expected_calibration_error(probs, labels, n_bins) == pytest.approx(ours, abs=1e-12)
+    got = multiclass_calibration_error(torch.as_tensor(probs), torch.tensor(labels), 30, n_bins, "l1")
+    assert float(got) == pytest.approx(torchmetrics, abs=1e-6)
+    binary = np.array(confidence), np.array(hit, dtype=int)  # two labels of 30 would be taken for a binary problem
+    assert netcal.ECE(n_bins).measure(*binary) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_netcal_has_no_equal_mass_bins_for_ties() -> None:
+    """Example D: six confidences of .9 leave bins without width."""
+    netcal = pytest.importorskip(NETCAL)
+    with pytest.raises(ValueError):
+        netcal.ECE(10, equal_intervals=False).measure(np.full(6, 0.9), np.array([1, 1, 1, 0, 0, 0]))
+
+
+def test_torchmetrics_takes_logits_between_0_and_1_for_probabilities() -> None:
+    """Example F; gence takes only probabilities, and says so."""
+    logits, labels = torch.tensor([[0.9, 0.2]]), torch.tensor([0])
+    as_they_are = multiclass_calibration_error(logits, labels, num_classes=2, norm="l1")
+    after_softmax = multiclass_calibration_error(logits.softmax(1), labels, num_classes=2, norm="l1")
+    assert float(as_they_are) == pytest.approx(0.1, abs=1e-6)
+    assert float(after_softmax) == pytest.approx(1 / (1 + math.exp(0.7)), abs=1e-6)
+    with pytest.raises(ValueError, match="Logits"):
+        expected_calibration_error(logits, labels)
+
+
+# --- compat="focal_calibration" ---------------------------------------------------------------------------------
+
+
+def focal_calibration_error(confidence: torch.Tensor, hit: torch.Tensor, edges: Sequence[float]) -> torch.Tensor:
+    """What the reference code does: float32, bins (lo, hi], weights n_b / N, and what lies in no bin is lost."""
+    total = torch.zeros(1)
+    for b in range(len(edges) - 1):
+        members = torch.nonzero((confidence > edges[b]) & (confidence <= edges[b + 1]))[:, 0]
+        if len(members):
+            share = torch.tensor(len(members) / len(confidence))
+            total = total + (confidence[members].mean() - hit[members].float().mean()).abs() * share
+    return total
+
+
+def focal_calibration(name: str, probs: NDArray, labels: NDArray, n_bins: int) -> float:
+    p, y = torch.tensor(np.asarray(probs), dtype=torch.float32), torch.tensor(labels)
+    equal_width = torch.linspace(0, 1, n_bins + 1).tolist()
+    if name == "classwise_ece":
+        classes = range(max(labels) + 1)
+        return float(torch.cat([focal_calibration_error(p[:, k], y == k, equal_width) for k in classes]).mean())
+    confidence, predicted = p.max(1)
+    if name == "adaece":
+        n = len(confidence)
+        ordered = sorted(confidence.tolist())
+        edges = np.interp(np.linspace(0, n, n_bins + 1), np.arange(n), ordered).tolist()
+        return float(focal_calibration_error(confidence, predicted == y, edges))
+    return float(focal_calibration_error(confidence, predicted == y, equal_width))
+
+
+@pytest.mark.parametrize("name", COMPAT)
+@pytest.mark.parametrize("n_bins", [1, 2, 10, 15, 20])
+@pytest.mark.parametrize("decimals", [1, 2, 16])
+def test_compat_is_the_reference_code_bit_for_bit(name: str, n_bins: int, decimals: int) -> None:
+    probs, labels = random_problem(n=203, seed=n_bins)
+    labels[labels == 4] = 0  # the last class has no label
+    probs = np.round(probs, decimals) + 1e-3 * (decimals < 16)  # ties and values on edges
+    probs /= probs.sum(1, keepdims=True)
+    assert COMPAT[name](probs, labels, n_bins) == focal_calibration(name, probs, labels, n_bins)
+
+
+PINNED = {  # metric, confidences, hits, bins, reference code, gence
+    "A": ("ece", [0.95, 1.0, 0.4], [True, False, False], 10, 0.45, 0.45),
+    "B": ("ece", [0.5, 0.6, 0.45], [True, False, False], 2, 0.65 / 3, 0.65 / 3),
+    # The edges are .4, .6, .8, .9: the smallest confidence is in no bin.
+    "C": ("adaece", [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], [False, True] * 3, 3, 0.35 / 3, 0.55 / 3),
+    # All edges are .9, and no bin (.9, .9] holds anything.
+    "D": ("adaece", [0.9] * 6, [True] * 3 + [False] * 3, 3, 0.0, 0.4),
+    "D, ECE": ("ece", [0.9] * 6, [True] * 3 + [False] * 3, 15, 0.4, 0.4),
+    "G": ("adaece", [0.4, 0.9, 0.95], [False, True, False], 1, 0.85 / 3, 1.25 / 3),
+}
+
+
+@pytest.mark.parametrize("letter", PINNED)
+def test_pinned_examples_of_the_reference_code(letter: str) -> None:
+    name, confidence, hit, n_bins, theirs, ours = PINNED[letter]
+    probs, labels = with_confidence(confidence, hit)
+    assert COMPAT[name](probs, labels, n_bins) == pytest.approx(theirs, abs=1e-6)
+    assert focal_calibration(name, probs, labels, n_bins) == pytest.approx(theirs, abs=1e-6)
+    assert BINNED[name](probs, labels, n_bins) == pytest.approx(ours, abs=1e-12)
+
+
+def test_e_in_the_reference_code_averages_over_classes_up_to_the_largest_label() -> None:
+    probs, labels = np.tile([0.7, 0.2, 0.1], (4, 1)), [0, 0, 1, 1]
+    assert COMPAT["classwise_ece"](probs, labels) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_the_reference_code_loses_a_probability_of_exactly_0() -> None:
+    """Class 1 is the label of one of two samples that give it 0, and only class 0 is seen to be wrong."""
+    probs, labels = [[1.0, 0.0], [1.0, 0.0]], [0, 1]
+    assert COMPAT["classwise_ece"](probs, labels) == 0.25
+    assert classwise_calibration_error(probs, labels) == 0.5
+
+
+# --- MCE, KS and debiased error ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 15])
+def test_mce_equals_a_plain_loop(n_bins: int) -> None:
+    probs, labels = random_problem(n=101)
+    c, hit = top(probs, labels)
+    gaps = []
+    for b in range(n_bins):
+        members = [i for i, value in enumerate(c) if max(math.ceil(value * n_bins), 1) == b + 1]
+        if members:
+            gaps.append(abs(sum(c[i] - hit[i] for i in members)) / len(members))
+    assert maximum_calibration_error(probs, labels, n_bins) == pytest.approx(max(gaps), abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 16])
+def test_ks_equals_a_plain_loop(decimals: int) -> None:
+    """The largest |sum over the samples with confidence <= t of (confidence - hit)| / N over all t."""
+    probs, labels = random_problem(n=101)
+    confidence = np.round(probs.max(1), decimals).clip(0.2, 1.0)
+    probs, labels = with_confidence(confidence.tolist(), (probs.argmax(1) == labels).tolist())
+    c, hit = top(probs, np.array(labels))
+    gaps = [abs(math.fsum(a - h for a, h in zip(c, hit, strict=True) if a <= t)) for t in c]
+    assert kolmogorov_smirnov_error(probs, labels) == pytest.approx(max(gaps) / len(c), abs=1e-12)
+
+
+def test_ks_is_at_least_the_gap_of_one_bin_and_at_most_ece_of_single_samples() -> None:
+    for seed in range(5):
+        probs, labels = random_problem(seed=seed)
+        ks = kolmogorov_smirnov_error(probs, labels)
+        assert expected_calibration_error(probs, labels, 1) <= ks + 1e-12
+        assert ks <= adaptive_calibration_error(probs, labels, len(labels)) + 1e-12
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_debiased_error_equals_a_plain_loop(strategy: str) -> None:
+    probs, labels = random_problem(n=101)
+    curve = reliability_curve(probs, labels, 10, strategy=strategy)
+    c, hit = (np.array(v) for v in top(probs, labels))
+    total = weight = 0.0
+    for b, (low, high) in enumerate(zip(curve.lower, curve.upper, strict=True)):
+        members = (c >= low if b == 0 else c > low) & (c <= high)
+        if members.sum() > 1:
+            noise = hit[members].var(ddof=1) / members.sum()  # of the mean of the hits
+            total += members.sum() * ((c[members].mean() - hit[members].mean()) ** 2 - noise)
+            weight += members.sum()
+    expected = math.sqrt(max(total / weight, 0))
+    assert debiased_calibration_error(probs, labels, 10, strategy=strategy) == pytest.approx(expected, abs=1e-12)
+
+
+def test_noise_floor() -> None:
+    """A calibrated model of accuracy .77, N = 10,000: ECE measures about a percent, the debiased error often 0."""
+    rng = np.random.default_rng(0)
+    ece, debiased = [], []
+    for _ in range(40):
+        confidence = rng.uniform(0.54, 1.0, size=10_000)
+        probs = np.column_stack([confidence, 1 - confidence])
+        labels = (rng.random(10_000) > confidence).astype(int)
+        ece.append(expected_calibration_error(probs, labels))
+        debiased.append(debiased_calibration_error(probs, labels))
+    assert min(ece) > 0.002
+    assert 0.006 < np.mean(ece) < 0.014
+    assert np.median(debiased) < np.median(ece) / 2
+    assert 0.3 < np.mean(np.array(debiased) == 0) < 0.7  # the estimate of the square is unbiased
+
+
+def test_debiased_error_of_a_biased_model_is_the_bias() -> None:
+    """Accuracy .1 below every confidence, within 4 standard errors."""
+    rng = np.random.default_rng(0)
+    n = 100_000
+    confidence = rng.uniform(0.6, 1.0, size=n)
+    probs = np.column_stack([confidence, 1 - confidence])
+    labels = (rng.random(n) > confidence - 0.1).astype(int)
+    assert debiased_calibration_error(probs, labels) == pytest.approx(0.1, abs=4 * 0.45 / math.sqrt(n))
+
+
+# --- calibration and refinement ---------------------------------------------------------------------------------
+
+
+def max_min_isotonic(values: NDArray) -> NDArray:
+    """The isotonic fit of a sequence of equal weights: max over starts of min over ends of the mean between."""
+    n = len(values)
+    return np.array([max(min(values[j : k + 1].mean() for k in range(i, n)) for j in range(i + 1)) for i in range(n)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("score", ["brier", "nll"])
+def test_refinement_is_the_score_after_the_best_monotone_map(score: str, seed: int) -> None:
+    probs, labels = random_problem(n=24, seed=seed)
+    c, hit = (np.array(v)[np.argsort(probs.max(1))] for v in top(probs, labels))
+    after = max_min_isotonic(hit)
+    of = {
+        "brier": lambda q: float(np.mean((q - hit) ** 2)),
+        "nll": lambda q: -float(np.mean(np.log(np.where(hit == 1, q, 1 - q)))),
+    }[score]
+    split = calibration_refinement(probs, labels, score)
+    assert split.score == pytest.approx(of(c), abs=1e-12)
+    assert split.refinement == pytest.approx(of(after), abs=1e-12)
+    assert split.calibration == pytest.approx(of(c) - of(after), abs=1e-12)
+
+
+@pytest.mark.parametrize("score", ["brier", "nll"])
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_add_up_and_are_not_negative(score: str, seed: int) -> None:
+    split = calibration_refinement(*random_problem(seed=seed), score)
+    assert split.calibration + split.refinement == pytest.approx(split.score, abs=1e-15)
+    assert split.calibration >= 0
+    assert split.refinement >= 0
+
+
+@pytest.mark.parametrize("score", ["brier", "nll"])
+def test_refinement_does_not_change_under_strictly_monotone_maps(score: str) -> None:
+    probs, labels = random_problem()
+    hit = (probs.argmax(1) == labels).tolist()
+    confidence = probs.max(1).clip(0.2)
+    before, after = (
+        calibration_refinement(*with_confidence(c.tolist(), hit), score)
+        for c in (confidence, 0.1 + 0.9 * confidence**3)
+    )
+    assert after.refinement == pytest.approx(before.refinement, abs=1e-12)
+    assert after.calibration != pytest.approx(before.calibration, abs=1e-3)
+
+
+def test_constant_confidence_has_a_divergence_and_an_entropy() -> None:
+    c, a = 0.9, 0.6
+    probs, labels = with_confidence([c] * 10, [True] * 6 + [False] * 4)
+    brier, nll = (calibration_refinement(probs, labels, score) for score in ("brier", "nll"))
+    assert (brier.calibration, brier.refinement) == pytest.approx(((c - a) ** 2, a * (1 - a)), abs=1e-12)
+    entropy = stats.entropy([a, 1 - a])
+    assert (nll.calibration, nll.refinement) == pytest.approx((stats.entropy([a, 1 - a], [c, 1 - c]), entropy))
+
+
+def test_calibrated_groups_have_no_calibration_part() -> None:
+    probs, labels = with_confidence([0.5] * 4 + [0.75] * 4, [True, False] * 2 + [True, True, True, False])
+    for score in ("brier", "nll"):
+        assert calibration_refinement(probs, labels, score).calibration == pytest.approx(0, abs=1e-12)
+
+
+def test_certain_and_wrong_is_an_infinite_calibration_part() -> None:
+    split = calibration_refinement([[1.0, 0.0], [1.0, 0.0]], [0, 1], "nll")
+    assert (split.score, split.calibration) == (math.inf, math.inf)
+    assert split.refinement == pytest.approx(math.log(2))
+
+
+# --- foreign inputs ---------------------------------------------------------------------------------------------
+
+ORACLE_SCORES = {
+    "entropy": lambda z: torch.distributions.Categorical(logits=z).entropy(),
+    "msp": lambda z: 1 - z.softmax(1).amax(1),
+    "energy": lambda z: -z.exp().sum(1).log(),
+}
+
+
+@pytest.mark.parametrize("score", OOD_SCORES)
+@pytest.mark.parametrize("decimals", [0, 8])
+def test_ood_detection_equals_plain_counts(score: str, decimals: int) -> None:
+    """AUROC by pairs, a tie counts half; FPR95 by the smallest threshold that passes 95 % of the known inputs."""
+    rng = np.random.default_rng(0)
+    known, foreign = np.round(3 * rng.normal(size=(60, 4)), decimals), np.round(rng.normal(size=(41, 4)), decimals)
+    # From the module's own scores, rounded alike, so that ties stay ties.
+    a, b = (OOD_SCORES[score](z) for z in (known, foreign))
+    for z, own in ((known, a), (foreign, b)):
+        oracle = ORACLE_SCORES[score](torch.tensor(z)).numpy()
+        np.testing.assert_allclose(own - own[0], oracle - oracle[0], atol=1e-10)
+    pairs = [1.0 if out > within else 0.5 if out == within else 0.0 for out in b for within in a]
+    thresholds = [t for t in sorted(a) if np.mean(a <= t) >= 0.95]
+    got = ood_detection(known, foreign, score)
+    assert got["auroc"] == pytest.approx(np.mean(pairs), abs=1e-10)
+    oracle = average_precision_score([0] * len(a) + [1] * len(b), np.concatenate([a, b]))
+    assert got["aupr"] == pytest.approx(oracle, abs=1e-10)
+    # A threshold may also be a foreign score between two known ones: it passes the same known inputs, more foreign.
+    assert got["fpr95"] == pytest.approx(np.mean(b <= thresholds[0]), abs=1e-10)
+
+
+@pytest.mark.parametrize("score", OOD_SCORES)
+def test_ood_detection_at_the_extremes(score: str) -> None:
+    sure, unsure = np.tile([9.0, 0.0, 0.0], (20, 1)), np.zeros((5, 3))
+    assert ood_detection(sure, unsure, score) == {"auroc": 1.0, "aupr": 1.0, "fpr95": 0.0}
+    reverse = ood_detection(unsure, sure, score)
+    assert (reverse["auroc"], reverse["fpr95"]) == (0.0, 1.0)
+    same = ood_detection(sure, sure[:5], score)  # all tied: chance, and the threshold passes everything
+    assert same == {"auroc": 0.5, "aupr": pytest.approx(0.2), "fpr95": 1.0}
+
+
+def test_fpr95_passes_exactly_95_percent_where_it_can() -> None:
+    """20 known inputs: 19 must pass, not all; of 19, all must (18/19 is less than 95 %)."""
+    known = np.column_stack([np.arange(20, 0, -1.0), np.zeros(20)])  # entropy rises with the index
+    foreign = np.array([[1.5, 0.0]])  # between the last two
+    assert ood_detection(known, foreign)["fpr95"] == 0.0
+    assert ood_detection(known[1:], foreign)["fpr95"] == 1.0
+
+
+def test_ood_detection_of_enormous_logits_is_finite() -> None:
+    got = [ood_detection([[1e4, 0.0], [0.0, -1e4]], [[1.0, 0.0]], score) for score in OOD_SCORES]
+    assert np.isfinite([list(g.values()) for g in got]).all()
+
+
 # --- the reliability curve --------------------------------------------------------------------------------------
 
 
@@ -151,6 +531,60 @@ def test_curve_is_the_calibration_error_bin_by_bin(strategy: str, metric: Callab
             assert curve.accuracy[b] == pytest.approx(hit[members].mean(), abs=1e-12)
         else:
             assert np.isnan([curve.confidence[b], curve.accuracy[b]]).all()
+
+
+def one_bin(count: int, confidence: float, accuracy: float) -> ReliabilityCurve:
+    return ReliabilityCurve(*(np.array([v]) for v in (0.0, 1.0, count, confidence, accuracy)))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_accuracy_band_is_clopper_pearson(level: float) -> None:
+    curve = reliability_curve(*random_problem())
+    filled = curve.count > 0
+    low, high = curve.accuracy_band(level)
+    right = np.round(curve.accuracy * curve.count)[filled]
+    oracle = proportion_confint(right, curve.count[filled], alpha=1 - level, method="beta")
+    np.testing.assert_allclose((low[filled], high[filled]), oracle, atol=1e-10)
+    assert np.isnan([low[~filled], high[~filled]]).all() and (~filled).any()
+
+
+@pytest.mark.parametrize("right", [0, 1, 9, 10])
+def test_accuracy_band_of_all_wrong_or_right(right: int) -> None:
+    low, high = one_bin(10, 0.8, right / 10).accuracy_band()
+    assert (low[0] == 0, high[0] == 1) == (right == 0, right == 10)
+    np.testing.assert_allclose((low[0], high[0]), proportion_confint(right, 10, method="beta"), atol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "truth"), itertools.product([1, 5, 30, 200], [0.02, 0.5, 0.93]))
+def test_bands_cover_at_least_their_level(n: int, truth: float) -> None:
+    """Summed over all outcomes of a bin, not simulated."""
+    hits = np.arange(n + 1)
+    chance = stats.binom.pmf(hits, n, truth)
+    covered = [low[0] <= truth <= high[0] for low, high in (one_bin(n, truth, h / n).accuracy_band() for h in hits)]
+    assert chance @ covered >= 0.95
+    low, high = one_bin(n, truth, 0.5).consistency_band()
+    inside = (hits / n >= low[0]) & (hits / n <= high[0])
+    assert chance @ inside >= 0.95
+    for end in (hits[inside][0], hits[inside][-1]):  # and no wider than need be: each end cuts off at most 2.5 %
+        assert min(chance[: end + 1].sum(), chance[end:].sum()) > 0.025
+
+
+def test_bands_cover_in_simulations() -> None:
+    """A calibrated model with different confidences in a bin: 95 % of the filled bins, less 3 standard errors."""
+    rng = np.random.default_rng(0)
+    in_accuracy, in_consistency = [], []
+    for _ in range(100):
+        confidence = rng.uniform(0.5, 1, size=400)
+        labels = (rng.random(400) > confidence).astype(int)
+        curve = reliability_curve(np.column_stack([confidence, 1 - confidence]), labels, 10)
+        filled = curve.count > 0
+        for band, value, out in (
+            (curve.accuracy_band(), curve.confidence, in_accuracy),
+            (curve.consistency_band(), curve.accuracy, in_consistency),
+        ):
+            out += ((band[0] <= value) & (value <= band[1]))[filled].tolist()
+    slack = 3 * math.sqrt(0.95 * 0.05 / len(in_accuracy))
+    assert min(np.mean(in_accuracy), np.mean(in_consistency)) > 0.95 - slack
 
 
 def test_curve_of_tied_confidences() -> None:
@@ -220,21 +654,22 @@ def test_ties_for_the_top_go_to_the_lower_class() -> None:
     assert error_rate([[0.5, 0.5], [0.5, 0.5]], [0, 1]) == 0.5
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_order_of_samples_does_not_matter(name: str) -> None:
     probs, labels = random_problem()
     probs = np.round(probs, 1) + 1e-3  # many ties
     probs /= probs.sum(1, keepdims=True)
     order = np.random.default_rng(1).permutation(len(labels))
-    assert METRICS[name](probs[order], labels[order]) == pytest.approx(METRICS[name](probs, labels), abs=1e-12)
+    tolerance = 1e-6 if "compat" in name else 1e-12  # float32
+    assert EVERY[name](probs[order], labels[order]) == pytest.approx(EVERY[name](probs, labels), abs=tolerance)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", EVERY)
 def test_renamed_classes_do_not_matter(name: str) -> None:
     probs, labels = random_problem()
     order = np.array([3, 0, 4, 2, 1])
-    renamed = METRICS[name](probs[:, order], order.argsort()[labels])
-    assert renamed == pytest.approx(METRICS[name](probs, labels), abs=1e-12)
+    renamed = EVERY[name](probs[:, order], order.argsort()[labels])
+    assert renamed == pytest.approx(EVERY[name](probs, labels), abs=1e-6 if "compat" in name else 1e-12)
 
 
 def test_evaluate_is_every_metric_at_its_defaults() -> None:
@@ -283,7 +718,7 @@ def test_softmax_in_low_precision_is_accepted(dtype: torch.dtype) -> None:
         assert got[name] == pytest.approx(exact[name], abs=torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize(
     ("probs", "labels", "message"),
     [
@@ -305,16 +740,48 @@ def test_softmax_in_low_precision_is_accepted(dtype: torch.dtype) -> None:
 )
 def test_bad_input_says_what_is_wrong(name: str, probs: object, labels: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        METRICS[name](probs, labels)
+        EVERY[name](probs, labels)
 
 
 @pytest.mark.parametrize("n_bins", [0, -1])
-@pytest.mark.parametrize("function", [*CALIBRATION_ERRORS, reliability_curve])
+@pytest.mark.parametrize(
+    "function",
+    [*BINNED.values(), *COMPAT.values(), maximum_calibration_error, debiased_calibration_error, reliability_curve],
+)
 def test_at_least_one_bin(function: Callable, n_bins: int) -> None:
     with pytest.raises(ValueError, match=f"n_bins must be at least 1, but got {n_bins}"):
         function([[0.9, 0.1]], [0], n_bins=n_bins)
 
 
-def test_unknown_strategy() -> None:
+@pytest.mark.parametrize("function", [reliability_curve, debiased_calibration_error])
+def test_unknown_strategy(function: Callable) -> None:
     with pytest.raises(ValueError, match="'uniform' or 'quantile', but got 'equal'"):
-        reliability_curve([[0.9, 0.1]], [0], strategy="equal")
+        function([[0.9, 0.1]], [0], strategy="equal")
+
+
+@pytest.mark.parametrize("function", BINNED.values())
+def test_unknown_compat(function: Callable) -> None:
+    with pytest.raises(ValueError, match="None or 'focal_calibration', but got 'torchmetrics'"):
+        function([[0.9, 0.1]], [0], compat="torchmetrics")
+
+
+def test_unknown_scores() -> None:
+    with pytest.raises(ValueError, match="'brier' or 'nll', but got 'mse'"):
+        calibration_refinement([[0.9, 0.1]], [0], "mse")
+    with pytest.raises(ValueError, match="one of entropy, msp, energy, but got 'odin'"):
+        ood_detection([[0.9, 0.1]], [[0.0, 0.0]], "odin")
+
+
+@pytest.mark.parametrize(
+    ("known", "foreign", "which"),
+    [
+        ([[math.nan, 0.0]], [[0.0, 1.0]], "logits_in"),
+        ([[0.0, 1.0]], [[math.inf, 0.0]], "logits_out"),
+        ([[0.0, 1.0]], [[0.0, 1.0, 2.0]], "logits_out"),
+        ([0.0, 1.0], [[0.0, 1.0]], "logits_in"),
+        ([[0.0, 1.0]], np.empty((0, 2)), "logits_out"),
+    ],
+)
+def test_bad_logits_for_ood_detection(known: object, foreign: object, which: str) -> None:
+    with pytest.raises(ValueError, match=f"{which} must be finite logits"):
+        ood_detection(known, foreign)

@@ -1,0 +1,78 @@
+"""Bounds on one core, in CPU seconds, so that other work on the machine does not count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy import special
+from threadpoolctl import threadpool_limits
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from gence import metrics
+from gence.calibration import CALIBRATORS
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with threadpool_limits(1):
+        yield
+
+
+def problem(n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(n, n_classes))
+    return 1.5 * logits, (logits + rng.gumbel(size=logits.shape)).argmax(1)
+
+
+def seconds(*calls: Callable[[], object], rounds: int) -> list[float]:
+    """The best of some rounds for each call; the calls take turns."""
+    best = [np.inf] * len(calls)
+    for _ in range(rounds):
+        for i, call in enumerate(calls):
+            start = time.process_time()
+            call()
+            best[i] = min(best[i], time.process_time() - start)
+    return best
+
+
+@pytest.fixture(scope="module")
+def million() -> tuple[np.ndarray, np.ndarray]:
+    logits, labels = problem(10**6, 10)
+    return special.softmax(logits, axis=1), labels
+
+
+def test_ece_of_a_million_samples(million: tuple) -> None:
+    """<= .25 s. Most of it is the search for the largest of each row, so torchmetrics is about as fast."""
+    p, y = map(torch.as_tensor, million)
+    own, torchmetrics = seconds(
+        lambda: metrics.expected_calibration_error(*million),
+        lambda: multiclass_calibration_error(p, y, num_classes=10, n_bins=15, norm="l1"),
+        rounds=4,
+    )
+    print(f"ECE {own:.3f} s, torchmetrics x {torchmetrics / own:.2f}")
+    assert own <= 0.25
+    assert own < 1.5 * torchmetrics
+
+
+def test_ece_of_a_million_samples_is_faster_than_netcal(million: tuple) -> None:
+    """About 2.5 times."""
+    netcal = pytest.importorskip("netcal.metrics")
+    own, other = seconds(
+        lambda: metrics.expected_calibration_error(*million), lambda: netcal.ECE(15).measure(*million), rounds=4
+    )
+    print(f"ECE {own:.3f} s, netcal x {other / own:.2f}")
+    assert own < other / 1.5
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_fit_of_ten_thousand_samples_of_100_classes(name: str) -> None:
+    logits, labels = problem(10_000, 100)
+    (fit,) = seconds(lambda: CALIBRATORS[name]().fit(logits, labels), rounds=1)
+    print(f"{name}: {fit:.2f} s")
+    assert fit <= 10
