@@ -337,6 +337,13 @@ def test_ks_equals_a_plain_loop(decimals: int) -> None:
     assert kolmogorov_smirnov_error(probs, labels) == pytest.approx(max(gaps) / len(c), abs=1e-12)
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]])
+def test_ks_looks_only_after_all_equal_confidences(order: list[int]) -> None:
+    """Within the tie the gap can be larger: .45 after three misses."""
+    probs, labels = with_confidence([0.9] * 6, [True] * 3 + [False] * 3)
+    assert kolmogorov_smirnov_error(probs[order], np.array(labels)[order]) == pytest.approx(0.4, abs=1e-12)
+
+
 def test_ks_is_at_least_the_gap_of_one_bin_and_at_most_ece_of_single_samples() -> None:
     for seed in range(5):
         probs, labels = random_problem(seed=seed)
@@ -447,6 +454,12 @@ def test_calibrated_groups_have_no_calibration_part() -> None:
     probs, labels = with_confidence([0.5] * 4 + [0.75] * 4, [True, False] * 2 + [True, True, True, False])
     for score in ("brier", "nll"):
         assert calibration_refinement(probs, labels, score).calibration == pytest.approx(0, abs=1e-12)
+
+
+def test_groups_of_equal_confidences_count_by_their_size() -> None:
+    """.6 is right three times of three and .8 never, once: the monotone map is 3/4 for both, not 1/2."""
+    probs, labels = with_confidence([0.6] * 3 + [0.8], [True] * 3 + [False])
+    assert calibration_refinement(probs, labels).refinement == pytest.approx(3 / 16, abs=1e-12)
 
 
 def test_certain_and_wrong_is_an_infinite_calibration_part() -> None:
