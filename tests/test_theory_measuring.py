@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from itertools import pairwise, product
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
-from gence import metrics
+from gence import calibration, metrics
 
 
 def random_predictions(rng: np.random.Generator, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,3 +129,88 @@ def test_the_flatterer_wins_by_ece_and_loses_by_refinement(k):
             worst = metrics.calibration_refinement(flat, y).refinement
             assert worst == pytest.approx(accuracy * (1 - accuracy))
             assert metrics.calibration_refinement(p, y).refinement <= worst + 1e-12
+
+
+def random_logits(seed: int, n: int = 400, k: int = 6, scale: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Overconfident logits and labels of which every class has some."""
+    rng = np.random.default_rng(seed)
+    truth = rng.standard_normal((n, k))
+    y = (truth + rng.gumbel(size=truth.shape)).argmax(1)
+    y[:k] = np.arange(k)
+    return scale * truth + 0.3 * rng.standard_normal((n, k)), y
+
+
+@pytest.mark.claim("nll-convex")
+@pytest.mark.parametrize("k", [2, 5, 30])
+def test_the_nll_is_convex_in_the_inverse_temperature(k):
+    for seed in range(5):
+        z, y = random_logits(seed, k=k)
+
+        def nll(beta, z=z, y=y):
+            scores = np.exp(beta * (z - z.max(1, keepdims=True)))
+            return -np.log(scores[np.arange(len(y)), y] / scores.sum(1)).mean()
+
+        betas = np.linspace(0.02, 2, 100)
+        values = np.array([nll(b) for b in betas])
+        assert (np.diff(values, 2) > 0).all()
+        fitted = calibration.TemperatureScaling().fit(z, y)
+        assert fitted.converged_
+        best = 1 / fitted.temperature_
+        assert nll(best) <= min(nll(best * f) for f in (0.9, 0.999, 1.001, 1.1))
+        p = fitted.predict_proba(z)
+        assert (p * z).sum(1).mean() == pytest.approx(z[np.arange(len(y)), y].mean(), abs=1e-8)
+
+
+@pytest.mark.claim("nll-convex")
+def test_there_is_no_best_temperature_without_an_error_or_without_knowledge():
+    z = np.array([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
+    with pytest.warns(ConvergenceWarning):
+        perfect = calibration.TemperatureScaling().fit(z, [0, 1])
+    assert perfect.temperature_ == calibration.TEMPERATURES[0]
+    with pytest.warns(ConvergenceWarning):
+        ignorant = calibration.TemperatureScaling().fit(z, [1, 0])  # labels below the mean logit
+    assert ignorant.temperature_ == calibration.TEMPERATURES[1]
+
+
+@pytest.mark.claim("order-kept")
+@pytest.mark.parametrize("name", calibration.CALIBRATORS)
+def test_who_keeps_the_decision(name):
+    changed = 0
+    for seed in range(3):
+        z, y = random_logits(seed)
+        new, _ = random_logits(100 + seed)
+        new = new + np.linspace(-1, 1, new.shape[1])
+        make = calibration.CALIBRATORS[name]
+        calibrator = make() if name != "parameterized" else calibration.ParameterizedTemperatureScaling(n_steps=50)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            p = calibrator.fit(z + np.linspace(-1, 1, z.shape[1]), y).predict_proba(new)
+        changed += (p.argmax(1) != new.argmax(1)).sum()
+    assert (changed == 0) == calibrator.keeps_order
+
+
+@pytest.mark.claim("one-temperature")
+def test_a_temperature_repairs_a_factor_and_no_bias():
+    rng = np.random.default_rng(0)
+    truth = 1.5 * rng.standard_normal((4_000, 4))
+    y = (truth + rng.gumbel(size=truth.shape)).argmax(1)
+
+    def softmax(z):
+        e = np.exp(z - z.max(1, keepdims=True))
+        return e / e.sum(1, keepdims=True)
+
+    def excess(p):
+        true_p = softmax(truth)
+        return (true_p * np.log(true_p / p)).sum(1).mean()
+
+    even = calibration.TemperatureScaling().fit(2 * truth, y)
+    assert even.temperature_ == pytest.approx(2, rel=0.1)
+    assert excess(even.predict_proba(2 * truth)) < 0.003
+    tilted = truth + np.array([-2.0, -1.0, 1.0, 2.0])
+    by_vector = excess(calibration.VectorScaling().fit(tilted, y).predict_proba(tilted))
+    assert by_vector < 0.005
+    # no temperature, not even the best for every single sample, does as well
+    grid = np.geomspace(0.05, 50, 200)
+    each = np.stack([(softmax(truth) * np.log(softmax(truth) / softmax(tilted / t))).sum(1) for t in grid])
+    assert each.min(0).mean() > 10 * by_vector
+    assert excess(calibration.TemperatureScaling().fit(tilted, y).predict_proba(tilted)) > 20 * by_vector
