@@ -131,8 +131,10 @@ def generative_cross_entropy(
         loss = _soft_terms(z, a, strength, group)
     else:
         plain = weight is None and reduction != "none" and group is None
-        small = _small_batch(z, y, ignore_index, strength) if plain and _is_small(z) else None
-        loss, total = small or _index_terms(z, y, weight, ignore_index, strength, group)
+        small = _small_batch(z, y, ignore_index, reduction, strength) if plain and _is_small(z) else None
+        if small is not None:
+            return _in_dtype_of_cross_entropy(small, common)
+        loss, total = _index_terms(z, y, weight, ignore_index, strength, group)
 
     if reduction == "none":
         loss = loss.reshape(_label_shape(input))
@@ -142,8 +144,7 @@ def generative_cross_entropy(
             loss = loss / total
         elif reduction == "mean":
             loss = loss * dist.get_world_size(group) / _over_group(total.detach(), dist.ReduceOp.SUM, group)
-    # As cross_entropy: the common dtype, but float32 for half logits under autocast.
-    return loss if dtype == common or torch.is_autocast_enabled(input.device.type) else loss.to(common)
+    return _in_dtype_of_cross_entropy(loss, common)
 
 
 def _class_mass(
@@ -161,8 +162,8 @@ def _class_mass(
     return ((1 - smoothing) * q + smoothing / z.shape[1]) * w * kept, (q * w).sum()
 
 
-def _small_batch(z: Tensor, y: Tensor, ignore_index: int, strength: float) -> tuple[Tensor, int] | None:
-    """The sum ``-sum_i log p_y + strength * sum_k n_k log C_k`` and N, unless a row is ignored or a C_k may underflow.
+def _small_batch(z: Tensor, y: Tensor, ignore_index: int, reduction: str, strength: float) -> Tensor | None:
+    """``-sum_i log p_y + strength * sum_k n_k log C_k``, unless a row is ignored or a C_k may underflow.
 
     A few operations differentiated by torch: where the batch is small their number counts, not their size.
     """
@@ -170,9 +171,9 @@ def _small_batch(z: Tensor, y: Tensor, ignore_index: int, strength: float) -> tu
     column_sum = log_p.exp().sum(0)
     if not _holds(y != ignore_index) or not _far_from_underflow(column_sum):
         return None
-    loss = F.nll_loss(log_p, y, reduction="sum")
-    n = torch.bincount(y, minlength=z.shape[1]).to(z.dtype)
-    return loss + (strength * n).dot(column_sum.log()), len(z)
+    loss = F.nll_loss(log_p, y, reduction=reduction)
+    share = strength / len(z) if reduction == "mean" else strength
+    return loss + (share * torch.bincount(y, minlength=z.shape[1]).to(z.dtype)).dot(column_sum.log())
 
 
 def _is_small(z: Tensor) -> bool:
@@ -287,7 +288,7 @@ class _BatchScores(torch.autograd.Function):
                 row = g - w * (e @ share)
             row = row if s is None else row / s
             by_z = row[:, None] if scale is None else torch.outer(row, scale)
-            by_z = by_z * e if share is None else torch.outer(w, share).add_(by_z).mul_(e)  # in place: one buffer
+            by_z = by_z * e if share is None else torch.addcmul(by_z, w[:, None], share).mul_(e)  # one new buffer
             by_z = by_z.scatter_add_(1, inside[:, None], -g[:, None])
             if of_e is not None:  # only when autograd differentiates this formula again
                 by_z = by_z + of_e * e
@@ -376,6 +377,11 @@ def _rows(x: Tensor) -> Tensor:
     if x.dim() == 1:
         return x[None]
     return x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def _in_dtype_of_cross_entropy(loss: Tensor, common: torch.dtype) -> Tensor:
+    """The common dtype of logits, targets and weights, but float32 for half logits under autocast."""
+    return loss if loss.dtype == common or torch.is_autocast_enabled(loss.device.type) else loss.to(common)
 
 
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:
