@@ -288,7 +288,7 @@ class _BatchScores(torch.autograd.Function):
                 row = g - w * (e @ share)
             row = row if s is None else row / s
             by_z = row[:, None] if scale is None else torch.outer(row, scale)
-            by_z = by_z * e if share is None else torch.addcmul(by_z, w[:, None], share).mul_(e)  # one new buffer
+            by_z = by_z * e if share is None else torch.outer(w, share).add_(by_z).mul_(e)  # one new buffer
             by_z = by_z.scatter_add_(1, inside[:, None], -g[:, None])
             if of_e is not None:  # only when autograd differentiates this formula again
                 by_z = by_z + of_e * e
