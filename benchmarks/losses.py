@@ -193,6 +193,16 @@ def timed(call: Callable[[], Any], inner: int, device: str) -> float:
     return (time.perf_counter() - start) / inner
 
 
+def keep_heap() -> None:
+    """Make the C library keep freed memory up to :data:`MMAP_LIMIT` for the next call, as in a process that trains.
+
+    glibc begins by handing freed buffers of some megabytes back to the system, and asks for them anew in the next call.
+    That takes longer than a loss of this size, and which loss has to pay depends on what lies beside its buffers. The
+    first large buffer that a process frees, as every training step does, raises that limit for good.
+    """
+    torch.ones(MMAP_LIMIT - 2**16, dtype=torch.uint8)
+
+
 def synchronise(device: str) -> None:
     """Wait for a GPU; the CPU is always done."""
     if device == "cuda":
@@ -437,6 +447,7 @@ def measure_size(n: int, k: int, settings: Settings, *, progress: bool = True) -
         One row for each loss and mode.
     """
     torch._dynamo.reset()
+    keep_heap()
     z, y = batch(n, k, settings.device)
     wanted = [(name, mode) for mode in settings.modes for name in settings.losses]
     if (BASELINE, "eager") not in wanted:

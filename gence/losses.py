@@ -163,7 +163,7 @@ def _class_mass(
 
 
 def _small_batch(z: Tensor, y: Tensor, ignore_index: int, reduction: str, strength: float) -> Tensor | None:
-    """``-sum_i log p_y + strength * sum_k n_k log C_k``, unless a row is ignored or a C_k may underflow.
+    """``-log p_y + strength * log C_y`` over the batch, unless a row is ignored or a C_k may underflow.
 
     A few operations differentiated by torch: where the batch is small their number counts, not their size.
     """
@@ -171,9 +171,8 @@ def _small_batch(z: Tensor, y: Tensor, ignore_index: int, reduction: str, streng
     column_sum = log_p.exp().sum(0)
     if not _holds(y != ignore_index) or not _far_from_underflow(column_sum):
         return None
-    loss = F.nll_loss(log_p, y, reduction=reduction)
-    share = strength / len(z) if reduction == "mean" else strength
-    return loss + (share * torch.bincount(y, minlength=z.shape[1]).to(z.dtype)).dot(column_sum.log())
+    log_column_sum = column_sum.log()
+    return F.nll_loss(log_p - (log_column_sum if strength == 1 else strength * log_column_sum), y, reduction=reduction)
 
 
 def _is_small(z: Tensor) -> bool:
@@ -188,7 +187,7 @@ def _may_look(z: Tensor) -> bool:
 def _far_from_underflow(x: Tensor) -> bool:
     """Whether all entries are numbers (not NaN) that have all their digits, whatever was lost to underflow."""
     limits = torch.finfo(x.dtype)
-    return _holds(x > limits.tiny / limits.eps)
+    return _holds(x.detach().amin() > limits.tiny / limits.eps)
 
 
 def _holds(condition: Tensor) -> bool:
@@ -206,7 +205,7 @@ def _index_terms(
     m = y != ignore_index
     inside = y.clamp(0, z.shape[1] - 1)  # an index for the ignored rows too; the others are checked below
     m = m.to(z.dtype) if weight is None else m * weight.to(z.dtype)[inside]
-    terms, *_ = _BatchScores.apply(z, m, y, inside, ignore_index, strength, group)
+    terms, *_ = _BatchScores.apply(z, m, y, inside, ignore_index, strength, group, weight is None)
     return terms, m.sum()
 
 
@@ -217,7 +216,7 @@ def _soft_terms(z: Tensor, a: Tensor, strength: float, group: dist.ProcessGroup 
         return terms
     # No row has a label of its own; two tensors, because torch.compile takes no tensor twice.
     nowhere, inside = torch.zeros(2, len(z), dtype=torch.long, device=z.device).unbind()
-    _, log_column_sum, *_ = _BatchScores.apply(z, a.sum(1), nowhere, inside, -100, 0.0, group)
+    _, log_column_sum, *_ = _BatchScores.apply(z, a.sum(1), nowhere, inside, -100, 0.0, group, False)
     return terms + strength * (a * log_column_sum).sum(1)
 
 
@@ -233,6 +232,9 @@ class _BatchScores(torch.autograd.Function):
     with ``t_i = sum_k e_ik h_k / D_k``. The buffer is an output, so that autograd can differentiate this formula again.
     It then reads the buffer as ``e_ik = exp(z_ik - a_i - c_k)`` with constants a and c, on which no result depends, and
     divides by the row sums ``s_i = sum_k e_ik exp(c_k)``, which are 1.
+
+    Rows with m_i = 0 have e_ik = 0. So where `unweighted` says that every other m_i is 1, the first m_i in the brackets
+    can be left out as well.
     """
 
     generate_vmap_rule = True
@@ -246,6 +248,7 @@ class _BatchScores(torch.autograd.Function):
         ignore_index: int,
         strength: float,
         group: dist.ProcessGroup | None,
+        unweighted: bool,
     ) -> tuple[Tensor, ...]:
         with _without_autocast(z):
             buffers = _by_rows(z, m, y, ignore_index, group) or _by_columns(z, m, y, ignore_index, group)
@@ -256,7 +259,7 @@ class _BatchScores(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
-        _, m, _, inside, _, ctx.strength, ctx.group = inputs
+        _, m, _, inside, _, ctx.strength, ctx.group, ctx.unweighted = inputs
         _, _, e, c, d = output
         ctx.mark_non_differentiable(c, d)
         ctx.set_materialize_grads(False)
@@ -288,11 +291,16 @@ class _BatchScores(torch.autograd.Function):
                 row = g - w * (e @ share)
             row = row if s is None else row / s
             by_z = row[:, None] if scale is None else torch.outer(row, scale)
-            by_z = by_z * e if share is None else torch.outer(w, share).add_(by_z).mul_(e)  # one new buffer
+            if share is None:
+                by_z = by_z * e
+            elif ctx.unweighted and not again:  # w is m
+                by_z = (by_z + share).mul_(e)  # one new buffer
+            else:
+                by_z = torch.outer(w, share).add_(by_z).mul_(e)
             by_z = by_z.scatter_add_(1, inside[:, None], -g[:, None])
             if of_e is not None:  # only when autograd differentiates this formula again
                 by_z = by_z + of_e * e
-        return by_z, None, None, None, None, None, None
+        return by_z, None, None, None, None, None, None, None
 
 
 # torch binds the arguments of every call to the signature, and would work it out anew each time (60 microseconds).
@@ -302,7 +310,7 @@ _BatchScores.forward.__signature__ = inspect.signature(_BatchScores.forward)
 def _by_rows(
     z: Tensor, m: Tensor, y: Tensor, ignore_index: int, group: dist.ProcessGroup | None
 ) -> tuple[Tensor, ...] | None:
-    """-log p_y, e, c and D with e = p and no column scale, unless a column sum or a p_y is near underflow.
+    """-log p_y, e, c and D with e = p and no column scale, unless a row has no weight or p_y or C_k is near underflow.
 
     It saves a second exponential for each logit, which is what counts on a CPU; elsewhere the look at the values would
     cost more than it saves.
@@ -311,8 +319,8 @@ def _by_rows(
         return None
     e = F.softmax(z, 1)
     d = m @ e
-    p_y = (-F.nll_loss(e, y, ignore_index=ignore_index, reduction="none")).masked_fill(m == 0, 1.0)
-    if not _far_from_underflow(d) or not _far_from_underflow(p_y):
+    p_y = -F.nll_loss(e, y, ignore_index=ignore_index, reduction="none")
+    if not all(_far_from_underflow(x) for x in (m, d, p_y)):
         return None
     return -p_y.log(), e, z.new_empty(0), d
 
