@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +28,7 @@ from gence import metrics
 __all__ = [
     "CALIBRATORS",
     "AdaptiveTemperatureScaling",
+    "BayesianBinning",
     "BinwiseTemperatureScaling",
     "Calibrator",
     "DirichletCalibration",
@@ -48,6 +50,7 @@ Ints = NDArray[np.int64]
 
 TEMPERATURES = (0.01, 100.0)  # where a temperature is looked for
 TILT = 1e-6  # share of softmax(z) that ETS keeps at least
+TOLERANCE = 1e-8  # of the gradient of a regression: results then agree to many digits on other processors
 LONG = 5.0  # seconds after which a progress bar appears
 
 
@@ -316,7 +319,8 @@ class EntropyTemperatureScaling(_Temperatures):
 
     Attributes:
         weight_, bias_: w and b.
-        converged_: what the optimiser says.
+        converged_: what the optimiser says, and whether all temperatures stay off 0: few samples without an error among
+            the sure ones want certainty there. Otherwise a ConvergenceWarning says so.
 
     Raises:
         As :class:`Calibrator`.
@@ -345,7 +349,15 @@ class EntropyTemperatureScaling(_Temperatures):
         start = np.array([0.01, np.log(np.expm1(best_temperature(z, y)[0]))])
         found = optimize.minimize(objective, start, jac=True, method="BFGS")
         self.weight_, self.bias_ = map(float, found.x)
-        self.converged_ = bool(found.success)
+        lowest = float(temperature(found.x)[0].min())
+        self.converged_ = bool(found.success) and lowest > 2 * TEMPERATURES[0]
+        if not self.converged_:
+            warnings.warn(
+                f"entropy-based scaling found no minimum with positive temperatures on {len(y)} samples (the "
+                f"lowest is {lowest:.3g}). Use more samples, or temperature scaling.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def _temperature(self, z: Floats) -> Floats:
         return np.logaddexp(0, self.weight_ * _log_normalised_entropy(z) + self.bias_) + TEMPERATURES[0]
@@ -521,7 +533,8 @@ class VectorScaling(Calibrator):
             return _nll(scaled, y), np.concatenate([(gap * z).mean(0), gap.mean(0)])
 
         start = np.concatenate([np.full(k, 1 / best_temperature(z, y)[0]), np.zeros(k)])
-        found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": self.max_iter})
+        options = {"maxiter": self.max_iter, "ftol": 1e-15, "gtol": TOLERANCE}
+        found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         self.weights_, self.biases_ = found.x[:k], found.x[k:]
         self.converged_ = bool(found.success)
 
@@ -560,7 +573,7 @@ class MatrixScaling(Calibrator):
 
     def _fit(self, z: Floats, y: Ints) -> None:
         _check_all_classes(y, self.n_classes_)
-        self.regression_ = LogisticRegression(C=self.c, max_iter=self.max_iter).fit(self._features(z), y)
+        self.regression_ = LogisticRegression(C=self.c, max_iter=self.max_iter, tol=TOLERANCE).fit(self._features(z), y)
 
     def _predict(self, z: Floats) -> Floats:
         return self.regression_.predict_proba(self._features(z))
@@ -596,7 +609,8 @@ class _OneVsRest(Calibrator):
 
     def _fit(self, z: Floats, y: Ints) -> None:
         p = special.softmax(z, axis=1)
-        self.maps_ = [self._fit_class(p[:, k], y == k) for k in range(self.n_classes_)]
+        classes = tqdm(range(self.n_classes_), desc=type(self).__name__, unit="class", delay=LONG, leave=False)
+        self.maps_ = [self._fit_class(p[:, k], y == k) for k in classes]
 
     def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
         raise NotImplementedError
@@ -604,6 +618,38 @@ class _OneVsRest(Calibrator):
     def _predict(self, z: Floats) -> Floats:
         p = special.softmax(z, axis=1)
         return _renormalised(np.column_stack([of_class(p[:, k]) for k, of_class in enumerate(self.maps_)]))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """A step function: values[b] on the right-closed interval between edges[b - 1] and edges[b]."""
+
+    edges: Floats
+    values: Floats
+
+    def __call__(self, p: Floats) -> Floats:
+        return self.values[np.searchsorted(self.edges, p)]
+
+
+@dataclass(frozen=True)
+class _Logistic:
+    """Logistic regression on the log-odds."""
+
+    regression: LogisticRegression
+
+    def __call__(self, p: Floats) -> Floats:
+        return self.regression.predict_proba(_log_odds(p)[:, None])[:, 1]
+
+
+@dataclass(frozen=True)
+class _Monotone:
+    """Isotonic regression, plus a little of p itself."""
+
+    regression: IsotonicRegression
+    tilt: float
+
+    def __call__(self, p: Floats) -> Floats:
+        return self.regression.predict(p) + self.tilt * p
 
 
 class PlattScaling(_OneVsRest):
@@ -628,8 +674,7 @@ class PlattScaling(_OneVsRest):
         super()._fit(z, y)
 
     def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
-        regression = LogisticRegression(C=np.inf).fit(_log_odds(p)[:, None], hit)
-        return lambda q: regression.predict_proba(_log_odds(q)[:, None])[:, 1]
+        return _Logistic(LogisticRegression(C=np.inf, max_iter=200, tol=TOLERANCE).fit(_log_odds(p)[:, None], hit))
 
 
 class IsotonicCalibration(_OneVsRest):
@@ -672,9 +717,7 @@ class IsotonicCalibration(_OneVsRest):
             super()._fit(z, y)
 
     def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
-        regression = IsotonicRegression(out_of_bounds="clip").fit(p, hit)
-        tilt = 1e-9 if self.shared else 0.0
-        return lambda q: regression.predict(q) + tilt * q
+        return _Monotone(IsotonicRegression(out_of_bounds="clip").fit(p, hit), tilt=1e-9 if self.shared else 0.0)
 
 
 class HistogramBinning(_OneVsRest):
@@ -707,7 +750,65 @@ class HistogramBinning(_OneVsRest):
         size = np.bincount(bins, minlength=self.n_bins)
         middle = (np.arange(self.n_bins) + 0.5) / self.n_bins
         frequency = np.where(size > 0, np.bincount(bins, hit, self.n_bins) / np.maximum(size, 1), middle)
-        return lambda q: frequency[np.searchsorted(edges, q)]
+        return _Steps(edges, frequency)
+
+
+class BayesianBinning(_OneVsRest):
+    """Bayesian binning into quantiles (BBQ), one class against the rest: an average over many histogram binnings.
+
+    A binning has B bins of equal mass, with B from N^(1/3) / spread to N^(1/3) * spread. The frequency of a bin has a
+    Beta prior that counts `prior` / B samples at the middle of the bin. This gives each binning a closed posterior
+    weight, and the estimates are averaged with these weights.
+
+    Args:
+        prior: the N' of the paper, samples that the prior of a whole binning counts for.
+        spread: the C of the paper.
+
+    Attributes:
+        maps_: the K maps.
+
+    Raises:
+        ValueError: `prior` <= 0 or `spread` < 1. Otherwise as :class:`Calibrator`.
+
+    Source: Naeini, Cooper and Hauskrecht (2015), section "BBQ". (netcal's class of this name weighs the binnings by
+    AIC or BIC instead.)
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(300, 3))
+        >>> BayesianBinning().fit(z, z.argmax(1)).predict_proba(z).shape
+        (300, 3)
+    """
+
+    def __init__(self, prior: float = 2.0, spread: float = 10.0) -> None:
+        """Keep the options; see the class."""
+        self.prior = prior
+        self.spread = spread
+
+    def _fit_class(self, p: Floats, hit: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
+        if not self.prior > 0 or not self.spread >= 1:
+            raise ValueError(f"prior must be > 0 and spread >= 1, but got {self.prior} and {self.spread}")
+        order = np.argsort(p, kind="stable")
+        p, hits = p[order], np.append(0, np.cumsum(hit[order]))
+        root = len(p) ** (1 / 3)
+        sizes = range(max(int(root / self.spread), 1), min(int(root * self.spread), len(p)) + 1)
+        binnings, scores = zip(*(self._binning(p, hits, n_bins) for n_bins in sizes), strict=True)
+        weights = special.softmax(scores)
+        edges = np.unique(np.concatenate([binning.edges for binning in binnings]))
+        ends = np.append(edges, 1.0)  # an average of step functions is one, and constant up to each edge of any
+        return _Steps(edges, sum(w * binning(ends) for w, binning in zip(weights, binnings, strict=True)))
+
+    def _binning(self, p: Floats, hits: Ints, n_bins: int) -> tuple[_Steps, float]:
+        """A binning of sorted probabilities and the log of its marginal likelihood; `hits` are summed from the left."""
+        cut = len(p) * np.arange(1, n_bins) // n_bins
+        edges = np.unique((p[cut - 1] + p[cut]) / 2)
+        position = np.concatenate([[0], np.searchsorted(p, edges, side="right"), [len(p)]])  # equal p share a bin
+        size, hit = np.diff(position), np.diff(hits[position])
+        limits = np.concatenate([[0.0], edges, [1.0]])
+        middle = np.clip((limits[:-1] + limits[1:]) / 2, 1e-9, 1 - 1e-9)
+        counts = self.prior / len(size)
+        evidence = special.betaln(hit + counts * middle, size - hit + counts * (1 - middle))
+        evidence -= special.betaln(counts * middle, counts * (1 - middle))
+        return _Steps(edges, (hit + counts * middle) / (size + counts)), float(evidence.sum())
 
 
 class SplineCalibration(_Temperatures):
@@ -775,6 +876,7 @@ CALIBRATORS: dict[str, Callable[[], Calibrator]] = {
     "isotonic": IsotonicCalibration,
     "isotonic_shared": lambda: IsotonicCalibration(shared=True),
     "histogram": HistogramBinning,
+    "bbq": BayesianBinning,
     "spline": SplineCalibration,
 }
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import pickle
 from bisect import bisect_left
 from collections.abc import Callable
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -20,6 +22,7 @@ from gence import calibration, metrics
 from gence.calibration import (
     CALIBRATORS,
     AdaptiveTemperatureScaling,
+    BayesianBinning,
     BinwiseTemperatureScaling,
     Calibrator,
     DirichletCalibration,
@@ -104,6 +107,14 @@ def test_clones_and_second_fits_are_the_same(name: str) -> None:
     np.testing.assert_array_equal(copy.fit(z, y).predict_proba(z), expected)
     fitted.fit(-z[:300, :3], y[:300] % 3)  # forgotten
     np.testing.assert_array_equal(fitted.fit(z, y).predict_proba(z), expected)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_fitted_calibrators_can_be_saved(name: str) -> None:
+    z, y = problem(200)
+    fitted = quick(name).fit(z, y)
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict_proba(z), fitted.predict_proba(z))
 
 
 @pytest.mark.parametrize("decimals", [8, 0], ids=["generic", "ties"])
@@ -538,6 +549,15 @@ def test_entropy_scaling_is_not_worse_than_one_temperature() -> None:
     assert nll(by_entropy, y) <= nll(one, y) + 1e-9
 
 
+def test_entropy_scaling_says_when_certainty_would_be_best() -> None:
+    """Without an error the NLL has no minimum at positive temperatures; plain temperature scaling says so, too."""
+    z, _ = problem(108)
+    with pytest.warns(ConvergenceWarning, match="found no minimum with positive temperatures on 108 samples"):
+        fitted = EntropyTemperatureScaling().fit(z, z.argmax(1))
+    assert not fitted.converged_
+    assert EntropyTemperatureScaling().fit(*problem(600)).converged_
+
+
 def test_pts_improves_its_objective_and_is_decided_by_its_seed() -> None:
     z, y = problem(500)
     before = torch.random.get_rng_state()
@@ -605,8 +625,8 @@ def test_vector_scaling_recovers_weights_and_biases() -> None:
 @pytest.mark.parametrize("n_classes", [2, K])
 def test_matrix_and_dirichlet_are_logistic_regressions(make: type, feature: Callable, n_classes: int) -> None:
     z, y = problem(n_classes=n_classes)
-    expected = LogisticRegression(C=0.3, max_iter=200).fit(feature(z), y).predict_proba(feature(z))
-    np.testing.assert_allclose(make(c=0.3).fit(z, y).predict_proba(z), expected, atol=1e-10)
+    expected = LogisticRegression(C=0.3, max_iter=1000, tol=1e-10).fit(feature(z), y).predict_proba(feature(z))
+    np.testing.assert_allclose(make(c=0.3).fit(z, y).predict_proba(z), expected, atol=1e-7)
 
 
 # --- one class against the rest ---------------------------------------------------------------------------------
@@ -665,6 +685,56 @@ def test_histogram_binning_equals_a_plain_loop() -> None:
 def test_histogram_binning_needs_a_bin(n_bins: int) -> None:
     with pytest.raises(ValueError, match=f"n_bins must be at least 1, but got {n_bins}"):
         HistogramBinning(n_bins=n_bins).fit(*problem())
+
+
+def bbq_by_loops(p: list[float], hit: list[bool], value: float, prior: float = 2.0, spread: float = 10.0) -> float:
+    """Naeini's formulas, one binning and one bin after the other: the average estimate for one probability."""
+    pairs = sorted(zip(p, hit, strict=True))
+    n, root = len(pairs), len(pairs) ** (1 / 3)
+    scores, estimates = [], []
+    for n_bins in range(max(int(root / spread), 1), min(int(root * spread), n) + 1):
+        cuts = {n * b // n_bins for b in range(1, n_bins)}
+        edges = [0.0, *sorted({(pairs[i - 1][0] + pairs[i][0]) / 2 for i in cuts}), 1.0]
+        strength, score = prior / (len(edges) - 1), 0.0
+        for b, (low, high) in enumerate(pairwise(edges)):
+            inside = [h for q, h in pairs if low < q <= high or (b == 0 and q == 0)]
+            alpha, beta = strength * (low + high) / 2, strength * (1 - (low + high) / 2)
+            m, rest = sum(inside), len(inside) - sum(inside)
+            score += math.lgamma(strength) - math.lgamma(len(inside) + strength)
+            score += math.lgamma(m + alpha) - math.lgamma(alpha) + math.lgamma(rest + beta) - math.lgamma(beta)
+            if low < value <= high or (b == 0 and value == 0):
+                estimates.append((m + alpha) / (len(inside) + strength))
+        scores.append(score)
+    weights = [math.exp(score - max(scores)) for score in scores]
+    return sum(w * e for w, e in zip(weights, estimates, strict=True)) / sum(weights)
+
+
+@pytest.mark.parametrize("decimals", [8, 0], ids=["generic", "ties"])
+def test_bayesian_binning_equals_a_plain_loop(decimals: int) -> None:
+    z, y = problem(80)
+    z = np.round(z, decimals)
+    p = special.softmax(z, axis=1)
+    new = np.concatenate([problem(20, seed=1)[0], z[:5]])  # values on both sides of the edges, and seen ones
+    expected = one_against_rest(
+        new, lambda k, column: np.array([bbq_by_loops(p[:, k].tolist(), (y == k).tolist(), v) for v in column])
+    )
+    np.testing.assert_allclose(BayesianBinning().fit(z, y).predict_proba(new), expected, atol=1e-10)
+
+
+def test_bayesian_binning_finds_a_step() -> None:
+    """One class is certain above 1/2 and a coin below: two bins say all, and the average should say nearly that."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.01, 0.99, size=4000)
+    y = (rng.random(4000) > np.where(p > 0.5, 1.0, 0.5)).astype(int)  # 1 is "not class 0"
+    fitted = BayesianBinning().fit(np.column_stack([special.logit(p), np.zeros(4000)]), y)
+    got = fitted.predict_proba(np.column_stack([special.logit([0.2, 0.4, 0.6, 0.8]), np.zeros(4)]))[:, 0]
+    np.testing.assert_allclose(got, [0.5, 0.5, 1.0, 1.0], atol=0.03)
+
+
+@pytest.mark.parametrize("options", [{"prior": 0.0}, {"spread": 0.5}, {"prior": float("nan")}])
+def test_bayesian_binning_refuses_options(options: dict) -> None:
+    with pytest.raises(ValueError, match="prior must be > 0 and spread >= 1"):
+        BayesianBinning(**options).fit(*problem())
 
 
 # --- splines ----------------------------------------------------------------------------------------------------

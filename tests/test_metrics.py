@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, brier_score
 from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from gence import metrics
 from gence.metrics import (
     METRICS,
     OOD_SCORES,
@@ -665,6 +666,31 @@ def test_more_bins_than_samples_puts_each_in_its_own() -> None:
 
 def test_ties_for_the_top_go_to_the_lower_class() -> None:
     assert error_rate([[0.5, 0.5], [0.5, 0.5]], [0, 1]) == 0.5
+
+
+def test_tied_top_classes_count_the_lower_one_in_every_metric_of_the_top() -> None:
+    """Rows of a few exact values tie two to four ways; by plain loops, first index of the largest."""
+    rng = np.random.default_rng(0)
+    rows = np.array([[0.25] * 4, [0.5, 0.5, 0, 0], [0.4, 0.2, 0.4, 0], [0.1, 0.3, 0.3, 0.3], [0.7, 0.1, 0.1, 0.1]])
+    probs = np.array([rng.permutation(rows[i]) for i in rng.integers(5, size=400)])
+    labels = rng.integers(4, size=400)
+    right = [list(p).index(max(p)) == label for p, label in zip(probs, labels, strict=True)]
+    curve = reliability_curve(probs, labels, 20)
+    filled = curve.count > 0
+    assert (curve.accuracy[filled] @ curve.count[filled]) == pytest.approx(sum(right), abs=1e-9)
+    gaps = [max(p) - hit for p, hit in zip(probs, right, strict=True)]
+    expected = sum(abs(sum(g for g, p in zip(gaps, probs, strict=True) if max(p) == top)) for top in set(probs.max(1)))
+    assert expected_calibration_error(probs, labels, 20) == pytest.approx(expected / 400, abs=1e-12)
+
+
+@pytest.mark.parametrize("n_bins", [1, 2, 3, 7, 10, 15, 20, 49, 100])
+def test_values_beside_an_edge_fall_on_the_right_side(n_bins: int) -> None:
+    """Products such as .07 * 100 are rounded across an edge: the edge itself belongs to the bin on its left."""
+    edges = np.arange(n_bins + 1) / n_bins
+    values = np.concatenate([edges, np.nextafter(edges, 0), np.nextafter(edges, 1), [0.0, 5e-324]])
+    values = values[(values >= 0) & (values <= 1)]
+    expected = [max(next(b for b in range(n_bins + 1) if v <= edges[b]) - 1, 0) for v in values]
+    np.testing.assert_array_equal(metrics._equal_width_bin(values, n_bins), expected)
 
 
 @pytest.mark.parametrize("name", EVERY)
