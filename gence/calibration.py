@@ -550,6 +550,7 @@ class MatrixScaling(Calibrator):
         max_iter: of its solver.
 
     Attributes:
+        means_: (K,) means of the features, which are taken off.
         regression_: the fitted scikit-learn model.
 
     Raises:
@@ -563,7 +564,7 @@ class MatrixScaling(Calibrator):
         (300, 3)
     """
 
-    def __init__(self, c: float = 1.0, max_iter: int = 200) -> None:
+    def __init__(self, c: float = 1.0, max_iter: int = 100) -> None:
         """Keep the options; see the class."""
         self.c = c
         self.max_iter = max_iter
@@ -573,10 +574,13 @@ class MatrixScaling(Calibrator):
 
     def _fit(self, z: Floats, y: Ints) -> None:
         _check_all_classes(y, self.n_classes_)
-        self.regression_ = LogisticRegression(C=self.c, max_iter=self.max_iter, tol=TOLERANCE).fit(self._features(z), y)
+        # The biases are not penalised, so moving the features changes nothing but the number of iterations: much.
+        self.means_ = self._features(z).mean(0)
+        regression = LogisticRegression(C=self.c, solver="newton-cg", max_iter=self.max_iter, tol=TOLERANCE)
+        self.regression_ = regression.fit(self._features(z) - self.means_, y)
 
     def _predict(self, z: Floats) -> Floats:
-        return self.regression_.predict_proba(self._features(z))
+        return self.regression_.predict_proba(self._features(z) - self.means_)
 
 
 class DirichletCalibration(MatrixScaling):
@@ -587,6 +591,7 @@ class DirichletCalibration(MatrixScaling):
         max_iter: of its solver.
 
     Attributes:
+        means_: (K,) means of the features, which are taken off.
         regression_: the fitted scikit-learn model.
 
     Raises:
