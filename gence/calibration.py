@@ -502,7 +502,7 @@ class VectorScaling(Calibrator):
     """Vector scaling: softmax(w * z + b) with a weight and a bias for each class, fitted by NLL.
 
     Args:
-        max_iter: of L-BFGS.
+        max_iter: of the optimiser, Newton's method in a trust region.
 
     Attributes:
         weights_, biases_: (K,) each.
@@ -519,7 +519,7 @@ class VectorScaling(Calibrator):
         (3,)
     """
 
-    def __init__(self, max_iter: int = 500) -> None:
+    def __init__(self, max_iter: int = 200) -> None:
         """Keep the options; see the class."""
         self.max_iter = max_iter
 
@@ -532,9 +532,15 @@ class VectorScaling(Calibrator):
             gap[np.arange(len(y)), y] -= 1
             return _nll(scaled, y), np.concatenate([(gap * z).mean(0), gap.mean(0)])
 
+        def curvature(parameters: Floats, direction: Floats) -> Floats:
+            p = special.softmax(parameters[:k] * z + parameters[k:], axis=1)
+            change = p * (direction[:k] * z + direction[k:])
+            change -= p * change.sum(1, keepdims=True)
+            return np.concatenate([(change * z).mean(0), change.mean(0)])
+
         start = np.concatenate([np.full(k, 1 / best_temperature(z, y)[0]), np.zeros(k)])
-        options = {"maxiter": self.max_iter, "ftol": 1e-15, "gtol": TOLERANCE}
-        found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        options = {"maxiter": self.max_iter, "gtol": TOLERANCE}
+        found = optimize.minimize(objective, start, jac=True, hessp=curvature, method="trust-ncg", options=options)
         self.weights_, self.biases_ = found.x[:k], found.x[k:]
         self.converged_ = bool(found.success)
 
