@@ -478,7 +478,7 @@ def write_official(name: str, root: Path, patch: pytest.MonkeyPatch) -> dict[str
     channels, *size = info.shape
     shape = (*size, 3) if channels == 3 else tuple(size)
     parts = {
-        part: pictures(n, info.n_classes, shape, seed) for seed, (part, n) in enumerate([("train", 3), ("test", 1)])
+        part: pictures(n, info.n_classes, shape, seed) for seed, (part, n) in enumerate([("train", 2), ("test", 1)])
     }
     root.mkdir(exist_ok=True)
     WRITERS[name](root, name, parts, patch)
@@ -610,7 +610,7 @@ def test_a_foreign_pickle_is_refused_before_it_is_opened(
         pickle.loads(path.read_bytes())
         assert sprung.exists()  # it does work
         path.write_bytes(whole)
-    assert len(load_splits("cifar10", seed=0).y_train) == 20
+    assert len(load_splits("cifar10", seed=0).y_train) == 10
 
 
 def test_npz_files_are_read_without_pickle(folder: Path, tmp_path: Path) -> None:
@@ -953,11 +953,17 @@ def test_bad_shapes_of_test_images(shape: tuple, folder: Path) -> None:
 
 
 def test_features_have_no_test_images() -> None:
-    for name in ("digits", "av1451_synthetic", "cifar10_c"):
-        with pytest.raises(ValueError, match="no data set of images"):
+    for name in ("digits", "av1451_synthetic"):
+        with pytest.raises(ValueError, match=r"no data set of images\. Those are: cifar10, "):
             load_test_images(name)
     with pytest.raises(ValueError, match="unknown dataset"):
         load_test_images("svnh")
+
+
+@pytest.mark.parametrize("use", [load_test_images, class_capacity, lambda name: load_splits(name, seed=0)])
+def test_cifar10_c_is_for_testing_only(use) -> None:
+    with pytest.raises(ValueError, match=r"For testing only: read it with cifar10_c\(corruption, severity\)"):
+        use("cifar10_c")
 
 
 def write_corruption(folder: Path, name: str = "fog") -> tuple[NDArray, NDArray]:
