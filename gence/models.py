@@ -30,6 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode
 __all__ = ["MLP", "ModelInfo", "flops", "make_model", "model_info", "model_names", "parameter_count"]
 
 
+_Maker = Callable[[int, int, int], nn.Module]  # from (input channels, width, stride)
+
+
 class MLP(nn.Module):
     """Multi-layer perceptron with ReLU units: (N, ...) with `n_features` values a sample to logits (N, n_classes).
 
@@ -100,10 +103,11 @@ class SmallCNN(nn.Module):
 class VGG5(nn.Module):
     """VGG-5: four groups of 3x3 convolutions and a classifier with dropout, (N, C, H, W) to logits (N, K).
 
-    The "5" counts these groups: there are 10 convolutions and 2 linear layers. The layers are those of the scripts of
-    Kabir et al. (2023) for 28 x 28 letters, which Ibraheem (2025) took over for MIN-ENT and MIX-ENT. There the last
-    map is one pixel; here larger images average it, so that the classifier stays the same. Their dropout is 0.5
-    (Kabir et al.); the value in the runs of Ibraheem is not published. Their scripts leave 62 outputs for 26 letters.
+    There are 10 convolutions and 2 linear layers; the "5" is presumably the four groups and the classifier. The layers
+    are those of the scripts of Kabir et al. (2023) for 28 x 28 letters, which the script of Ibraheem (2025) for MIN-ENT
+    and MIX-ENT took over. There the last map is one pixel; here that of larger images is averaged, so the classifier
+    stays the same. Kabir et al. drop with probability 0.5; the published script of Ibraheem leaves it to the command
+    line, so the value behind his results is not known from it. Both leave 62 outputs for the 26 letters.
     """
 
     def __init__(self, in_channels: int, n_classes: int, dropout: float = 0.5) -> None:
@@ -145,13 +149,10 @@ def _projection(c_in: int, c_out: int, stride: int) -> nn.Module:
     return nn.Sequential(_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
 
 
-_Shortcut = Callable[[int, int, int], nn.Module]
-
-
 class ResidualBlock(nn.Module):
     """relu(F(x) + shortcut(x)) with F = `layers`, which end in BatchNorm; the shortcut only where the shape changes."""
 
-    def __init__(self, layers: Sequence[nn.Module], c_in: int, c_out: int, stride: int, shortcut: _Shortcut) -> None:
+    def __init__(self, layers: Sequence[nn.Module], c_in: int, c_out: int, stride: int, shortcut: _Maker) -> None:
         super().__init__()
         self.residual = nn.Sequential(*layers)
         self.shortcut = nn.Identity() if stride == 1 and c_in == c_out else shortcut(c_in, c_out, stride)
@@ -161,7 +162,7 @@ class ResidualBlock(nn.Module):
         return F.relu(self.residual(x) + self.shortcut(x))
 
 
-def _basic_block(c_in: int, width: int, stride: int, shortcut: _Shortcut = _projection) -> ResidualBlock:
+def _basic_block(c_in: int, width: int, stride: int, shortcut: _Maker = _projection) -> ResidualBlock:
     """Two 3x3 convolutions (He et al. 2016, Figure 5 left)."""
     layers = [_conv(c_in, width, 3, stride), *_norm_relu(width), _conv(width, width), nn.BatchNorm2d(width)]
     return ResidualBlock(layers, c_in, width, stride, shortcut)
@@ -211,7 +212,7 @@ class ResNet(nn.Module):
         in_channels: int,
         n_classes: int,
         *,
-        block: Callable[[int, int, int], nn.Module],
+        block: _Maker,
         stem: int,
         widths: Sequence[int],
         depths: Sequence[int],
@@ -339,8 +340,8 @@ def _he(depth: int, parameters: float) -> ModelInfo:
 
 
 _MODELS: dict[str, ModelInfo] = {
-    "linear": ModelInfo("logistic regression", (), (64,), _build=partial(MLP, hidden=())),
     "mlp": ModelInfo("one hidden layer of 64 ReLU units", (), (64,)),
+    "linear": ModelInfo("logistic regression", (), (64,), _build=partial(MLP, hidden=())),
     "small_cnn": ModelInfo("four convolutions, for CPUs; defined here", (), _CIFAR, 10, 8, _build=SmallCNN),
     "vgg5": ModelInfo(
         "10 convolutions in four groups and a classifier with dropout 0.5, for EMNIST-Letters",
@@ -424,7 +425,13 @@ def model_info(name: str) -> ModelInfo:
 
 
 def make_model(
-    name: str, input_shape: int | Sequence[int], n_classes: int, seed: int, dtype: torch.dtype = torch.float64
+    name: str,
+    input_shape: int | Sequence[int],
+    n_classes: int,
+    seed: int,
+    dtype: torch.dtype = torch.float64,
+    *,
+    device: str = "cpu",
 ) -> nn.Module:
     """Build a network whose initial weights depend on the seed alone.
 
@@ -435,9 +442,11 @@ def make_model(
         seed: fixes the initial weights; the global random state is left untouched.
         dtype: float64 by default: small models run in it on the CPU, so that runs agree to many digits. Image networks
             are normally built with ``torch.float32``.
+        device: where the network goes; the weights are drawn on the CPU, so they are the same everywhere. ``"meta"``
+            gives a network of shapes without weights, for counting.
 
     Returns:
-        The network, in training mode, on the CPU; on the meta device, without weights, under ``torch.device("meta")``.
+        The network, in training mode.
 
     Raises:
         ValueError: an unknown name; a shape that the network cannot take (the message names the smallest image that it
@@ -454,16 +463,14 @@ def make_model(
     shape = _checked_shape(name, info.smallest, input_shape)
     if n_classes < 2:
         raise ValueError(f"n_classes must be at least 2, but got {n_classes}")
-    # A default device other than the CPU would draw the weights from a generator that is not seeded here.
-    device = "meta" if torch.get_default_device().type == "meta" else "cpu"
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too, for good
         model = info._build(shape[0] if info.smallest else prod(shape), n_classes)
         if info.he_init is not None:
             for module in model.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode=info.he_init, nonlinearity="relu")
-        return model.to(dtype)
+    return model.to(device, dtype)
 
 
 def _as_tuple(input_shape: int | Sequence[int]) -> tuple[int, ...]:
