@@ -125,8 +125,8 @@ class Single:
         self.net = Forward(copy.deepcopy(model).train(), splits.x_train, splits, recipe, device)
         self.network = torch.compile(self.net.model) if recipe.compile else self.net.model
         self.loss = copy.deepcopy(loss).to(device)
-        self.x = {split: torch.tensor(getattr(splits, f"x_{split}"), device=device) for split in SPLITS}
-        self.y = {split: torch.tensor(getattr(splits, f"y_{split}"), device=device).long() for split in SPLITS}
+        self.x = {split: as_tensor(getattr(splits, f"x_{split}"), device) for split in SPLITS}
+        self.y = {split: as_tensor(getattr(splits, f"y_{split}"), device).long() for split in SPLITS}
         self.augment = recipe.augment
 
     def trainable(self) -> list[Tensor]:
@@ -188,11 +188,11 @@ class Stack:
 
         def prepared(s: Splits, split: str) -> Tensor:
             x = getattr(s, f"x_{split}")
-            return _Preparation(x, s, dtype, device)(torch.tensor(x, device=device))
+            return _Preparation(x, s, dtype, device)(as_tensor(x, device))
 
         self.x = {split: torch.stack([prepared(s, split) for s in splits]) for split in SPLITS}
         labels = {split: np.stack([getattr(s, f"y_{split}") for s in splits]) for split in SPLITS}
-        self.y = {split: torch.tensor(y, device=device).long() for split, y in labels.items()}
+        self.y = {split: as_tensor(y, device).long() for split, y in labels.items()}
 
     def trainable(self) -> list[Tensor]:
         return [*self.parameters.values(), *self.loss_parameters.values()]
@@ -226,6 +226,11 @@ class Stack:
 
     def labels(self, split: str) -> Tensor:
         return self.y[split]
+
+
+def as_tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    """A copy of any array, views with a negative step and arrays that must not be written included."""
+    return torch.tensor(np.ascontiguousarray(values), device=device)
 
 
 def _weights_dtype(recipe: Recipe, model: nn.Module) -> torch.dtype:

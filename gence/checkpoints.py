@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,17 +93,20 @@ def load_checkpoint(path: Path, identity: Mapping[str, str] | None = None) -> di
         ...
         ValueError: .../run.pt belongs to another training: seed is 0 there and 1 here. ...
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        schema, there, state = content["schema"], content["identity"], content["state"]
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file may fail anywhere in the reader
-        first = (str(error).splitlines() or [""])[0]
-        raise ValueError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}: {first[:120]}). "
-            f"Delete it, and the training begins anew."
-        ) from error
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:  # torch.load does not look at the checksums
+                if archive.testzip() is not None:
+                    raise ValueError("a checksum is wrong")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            schema, there, state = content["schema"], content["identity"], content["state"]
+        except Exception as error:  # a damaged file may fail anywhere in the reader
+            first = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"{path} is damaged or no checkpoint ({type(error).__name__}: {first[:120]}). "
+                f"Delete it, and the training begins anew."
+            ) from error
     if schema != SCHEMA:
         raise ValueError(f"{path} is a checkpoint of schema {schema}, but this code reads {SCHEMA}. Delete it.")
     if identity is not None and there != dict(identity):
@@ -137,16 +141,21 @@ def digest(arrays: Iterable[np.ndarray | Tensor]) -> str:
 def describe_module(module: nn.Module) -> str:
     """Name a module by its structure, its options and a hash of its parameters and buffers.
 
-    Options are the attributes of the outermost module that are numbers, text, or lists of them.
+    Options are the attributes of the outermost module that are numbers, text, or lists of them. Long structures are
+    hashed.
 
     Example:
         >>> describe_module(nn.ReLU())
-        'ReLU() inplace=False 0e5751c026e543b2'
+        'ReLU() inplace=False e4a6a0577479b2b4'
     """
-    plain = (int, float, str, tuple, list)
-    options = {k: v for k, v in vars(module).items() if isinstance(v, plain) and k != "training" and k[0] != "_"}
     structure = " ".join(repr(module).split())
-    if len(structure) > 200:  # a deep network; nobody reads that in a message
+    plain = (int, float, str, tuple, list)
+    options = [
+        f"{name}={value!r}"
+        for name, value in vars(module).items()
+        if isinstance(value, plain) and f"{name}=" not in structure and name != "training" and not name.startswith("_")
+    ]
+    if len(structure) > 400:  # a deep network; nobody reads that in a message
         structure = f"{module._get_name()} {hashlib.blake2b(structure.encode(), digest_size=8).hexdigest()}"
     values = [tensor for _, tensor in sorted(module.state_dict().items())]
-    return " ".join([structure, *(f"{name}={value!r}" for name, value in options.items()), digest(values)])
+    return " ".join([structure, *options, digest(values)])

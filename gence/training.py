@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gence import checkpoints, metrics
-from gence._steps import SPLITS, Drawn, Draws, Forward, Single, Stack, check_stackable
+from gence._steps import SPLITS, Drawn, Draws, Forward, Single, Stack, as_tensor, check_stackable
 from gence.data import Splits
 from gence.recipes import FULL_BATCH, RECIPES, Recipe, make_recipe, recipe_names
 
@@ -337,7 +337,7 @@ def predict(
         See :func:`load_network`.
     """
     net = Forward(copy.deepcopy(model), x, splits, Recipe(precision=precision), torch.device(device))
-    return net.in_batches(torch.tensor(x)).cpu().numpy()
+    return net.in_batches(as_tensor(x, torch.device("cpu"))).cpu().numpy()
 
 
 # --- The loop -----------------------------------------------------------------------------------------------------

@@ -637,7 +637,7 @@ def test_the_training_error_is_that_of_the_plain_images(tmp_path: Path) -> None:
     outcome = train(model, images, make_loss("ce"), recipe, 0, checkpoint=tmp_path / "run.pt")
     logits = predict(load_network(tmp_path / "run.pt", model), images.x_train, images)
     assert outcome.train_error == (logits.argmax(1) != images.y_train).mean()
-    assert 0 < outcome.train_error < 0.5
+    assert 0 < outcome.train_error < 1
 
 
 def test_dropout_depends_on_the_seed_alone_and_leaves_the_global_state() -> None:

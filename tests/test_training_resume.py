@@ -150,8 +150,11 @@ OTHERS: dict[str, tuple[Callable[[], dict], str]] = {
     "lr": (lambda: {"recipe": dataclasses.replace(SHORT, lr=0.05)}, r"lr is 0\.1 there and 0\.05 here"),
     "epochs": (lambda: {"recipe": dataclasses.replace(SHORT, epochs=13)}, "epochs is 12 there and 13 here"),
     "seed": (lambda: {"seed": 6}, "seed is 5 there and 6 here"),
-    "loss": (lambda: {"loss": make_loss("ce")}, r"loss is GenCELoss\(.*there and FunctionalLoss\("),
-    "strength": (lambda: {"loss": make_loss("gence", strength=0.5)}, r"strength=1\.0.*there and.*strength=0\.5.*here"),
+    "loss": (lambda: {"loss": make_loss("ce")}, r"loss is generative_cross_entropy\(.*there and cross_entropy\("),
+    "strength": (
+        lambda: {"loss": make_loss("gence", strength=0.5)},
+        r"loss is .*strength=1\.0.*there and.*strength=0\.5.*here",
+    ),
     "weight": (lambda: {"loss": make_loss("gence", weight=torch.ones(10))}, "loss is .* there and .* here"),
     "weights of the model": (lambda: {"model": small_cnn(1, dropout=0.3)}, "model is .* there and .* here"),
     "dropout": (lambda: {"model": small_cnn(dropout=0.4)}, "model is .*p=0.3.* there and .*p=0.4.* here"),
@@ -271,9 +274,10 @@ def test_a_training_that_breaks_keeps_its_last_good_checkpoint(
 def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     """Each process is killed by the system while it computes or writes; the eleventh ends bit-equal."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_worker"])  # torch is imported once, not in every process
+    # What takes long is imported once, not in every process.
+    context.set_forkserver_preload(["pytest", "sklearn.datasets", "gence.training"])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    undisturbed = context.Process(target=train_slowly, args=(whole, 0.0))
+    undisturbed = context.Process(target=train_slowly, args=(whole, 0.0, None))
     undisturbed.start()
     rng, path, found = random.Random(0), killed / "run.pt", []
     for _ in range(10):
@@ -327,4 +331,4 @@ def test_a_kill_inside_the_write_keeps_the_checkpoint_before(tmp_path: Path, mon
     monkeypatch.setattr(os, "fsync", os.fsync)  # the worker replaces it
     train_slowly(tmp_path, 0.0)
     assert not (tmp_path / "run.pt.part").exists()
-    assert load_outcome(tmp_path / "outcome.npz").history["epoch"] == list(range(1, 41))
+    assert load_outcome(tmp_path / "outcome.npz").history["epoch"] == list(range(1, 21))

@@ -13,7 +13,7 @@ from torch import Tensor
 from gence.losses import AdaFocalLoss
 from gence.training import Recipe, save_outcome, train
 
-RECIPE = Recipe(batch_size=8, epochs=40, schedule="cosine", warmup=0.1, augment="crop+flip", clip_norm=2.0)
+RECIPE = Recipe(batch_size=8, epochs=20, schedule="cosine", warmup=0.1, augment="crop+flip", clip_norm=2.0)
 
 
 class Slow(AdaFocalLoss):
@@ -26,8 +26,8 @@ class Slow(AdaFocalLoss):
         return super().forward(input, target)
 
 
-def train_slowly(folder: Path, pause: float) -> None:
-    """Train with a checkpoint after every step; half of the time goes into writing it."""
+def train_slowly(folder: Path, pause: float, every: int | None = 1) -> None:
+    """Train with a pause in every step and in every write of a checkpoint."""
     torch.set_num_threads(1)
     Slow.pause = pause
     really_sync = os.fsync
@@ -39,6 +39,6 @@ def train_slowly(folder: Path, pause: float) -> None:
     os.fsync = slow_sync
     images = digit_images()
     outcome = train(
-        small_cnn(dropout=0.2), images, Slow(), RECIPE, 5, checkpoint=folder / "run.pt", every=1, progress=False
+        small_cnn(dropout=0.2), images, Slow(), RECIPE, 5, checkpoint=folder / "run.pt", every=every, progress=False
     )
     save_outcome(outcome, images, folder / "outcome.npz")
