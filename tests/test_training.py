@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +14,27 @@ import references
 import torch
 import torch.nn.functional as F
 from references import PlainRun
+from tiny_images import ImageSplits, digit_images, small_cnn
 from torch import Tensor, nn
 
 from gence import metrics
+from gence._steps import SPLITS, Draws, _augmented
 from gence.data import Splits, load_splits
 from gence.losses import make_loss
 from gence.models import make_model
-from gence.training import Outcome, Recipe, evaluate_outcome, train, train_many
+from gence.training import (
+    Outcome,
+    Recipe,
+    evaluate_outcome,
+    load_network,
+    load_outcome,
+    make_recipe,
+    predict,
+    recipe_names,
+    save_outcome,
+    train,
+    train_many,
+)
 
 SEEDS = [3, 0, 11]
 
@@ -258,6 +274,587 @@ def test_splits_of_different_sizes() -> None:
     splits[1] = load_splits("digits", 1, n_per_class=6)
     with pytest.raises(ValueError, match=r"equal sizes.*\(50, .*\(60, "):
         train_many(models, splits, make_loss("ce"), Recipe(epochs=1), [0, 1], progress=False)
+
+
+# --- one network: the same loop -----------------------------------------------------------------------------------
+
+RECIPES_THAT_BOTH_RUN = {
+    "as now": Recipe(batch_size=16, epochs=6),
+    "full batch": Recipe(batch_size="full", epochs=6),
+    "one cycle": Recipe(batch_size=16, epochs=6, schedule="onecycle", warmup=0.3, nesterov=True),
+    "cosine": Recipe(batch_size=16, epochs=6, schedule="cosine", warmup=0.1, momentum=0.5, weight_decay=0.01),
+    "sum and clip": Recipe(batch_size=16, epochs=6, reduction="sum", clip_norm=2.0, milestones=(0.5,)),
+}
+
+
+@pytest.mark.parametrize("loss", ["ce", "gence", "min_ent", "flsc"])
+@pytest.mark.parametrize("recipe", RECIPES_THAT_BOTH_RUN.values(), ids=RECIPES_THAT_BOTH_RUN)
+def test_one_network_and_many_agree(loss: str, recipe: Recipe) -> None:
+    models, splits = setup(SEEDS)
+    criterion = make_loss(loss, **({"gammas": (5, 0), "milestones": (3,)} if loss == "flsc" else {}))
+    together = train_many(models, splits, criterion, recipe, SEEDS, progress=False)
+    for outcome, model, data, seed in zip(together, models, splits, SEEDS, strict=True):
+        assert_same(train(model, data, criterion, recipe, seed, progress=False), outcome)
+
+
+def plain_logits(model: nn.Module, data: Splits, loss: nn.Module, recipe: Recipe, seed: int) -> np.ndarray:
+    """The last test logits, with torch's own schedules, clipping and summed loss."""
+    model, loss = copy.deepcopy(model), copy.deepcopy(loss)
+    x, y, x_test = map(torch.as_tensor, (data.x_train, data.y_train, data.x_test))
+    parameters = [*model.parameters(), *loss.parameters()]
+    optimiser = torch.optim.SGD(
+        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
+    steps = recipe.steps(len(y))
+    rising = round(recipe.warmup * steps)
+    falling = {
+        "onecycle": lambda: torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps - rising),
+        "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps - rising),
+        "step": lambda: torch.optim.lr_scheduler.MultiStepLR(
+            optimiser, [round(share * recipe.epochs) * steps // recipe.epochs for share in recipe.milestones]
+        ),
+    }[recipe.schedule]()
+    rng, done = np.random.default_rng([seed, 1]), 0
+    for _ in range(recipe.epochs):
+        order = torch.as_tensor(rng.permutation(len(y)))
+        for rows in order.split(recipe.batch(len(y))):
+            if done < rising:
+                optimiser.param_groups[0]["lr"] = recipe.lr * (done + 1) / rising
+            elif done == rising:
+                optimiser.param_groups[0]["lr"] = recipe.lr
+            optimiser.zero_grad()
+            value = loss(model(x[rows]), y[rows])
+            (value * len(rows) if recipe.reduction == "sum" else value).backward()
+            if recipe.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            optimiser.step()
+            done += 1
+            if done > rising:
+                falling.step()
+    return model(x_test).detach().numpy()
+
+
+@pytest.mark.parametrize("recipe", RECIPES_THAT_BOTH_RUN.values(), ids=RECIPES_THAT_BOTH_RUN)
+@pytest.mark.parametrize("loss", ["gence", "min_ent"])
+def test_every_option_equals_a_plain_loop(loss: str, recipe: Recipe) -> None:
+    models, splits = setup([5])
+    outcome = train(models[0], splits[0], make_loss(loss), recipe, 5, progress=False)
+    expected = plain_logits(models[0], splits[0], make_loss(loss), recipe, 5)
+    np.testing.assert_allclose(outcome.logits["last"]["test"], expected, rtol=0, atol=1e-9)
+
+
+def test_clipping_acts_on_each_seed_alone() -> None:
+    """The seed with the largest gradient must not hold the others back; and the limit is felt at all."""
+    models, splits = setup(SEEDS)
+    splits[0] = dataclasses.replace(splits[0], x_train=100 * splits[0].x_train)
+    recipe = Recipe(batch_size=16, epochs=3, reduction="sum", clip_norm=0.5)
+    clipped = train_many(models, splits, make_loss("ce"), recipe, SEEDS, progress=False)
+    for outcome, model, data, seed in zip(clipped, models, splits, SEEDS, strict=True):
+        assert_same(train(model, data, make_loss("ce"), recipe, seed, progress=False), outcome)
+    free = train_many(
+        models, splits, make_loss("ce"), dataclasses.replace(recipe, clip_norm=None), SEEDS, progress=False
+    )
+    assert np.abs(free[1].logits["last"]["test"] - clipped[1].logits["last"]["test"]).max() > 0.1
+
+
+# --- schedules and recipes by name --------------------------------------------------------------------------------
+
+
+def rates(recipe: Recipe, n: int) -> np.ndarray:
+    return np.array([recipe.lr_at(step, n) for step in range(recipe.steps(n))])
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "decays"),
+    [
+        ("paper", 45_000, (150, 250)),
+        ("reference-code", 45_000, (149, 249)),
+        ("paper-tiny-imagenet", 90_000, (40, 60)),
+        ("reference-code-tiny-imagenet", 90_000, (39, 59)),
+    ],
+)
+def test_the_learning_rate_falls_by_ten_at_the_published_epochs(name: str, n: int, decays: tuple[int, int]) -> None:
+    recipe = make_recipe(name)
+    by_epoch = rates(recipe, n).reshape(recipe.epochs, -1)
+    assert (by_epoch == by_epoch[:, :1]).all()
+    expected = [0.1] * decays[0] + [0.01] * (decays[1] - decays[0]) + [0.001] * (recipe.epochs - decays[1])
+    np.testing.assert_allclose(by_epoch[:, 0], expected, rtol=1e-12)
+
+
+def test_the_published_settings() -> None:
+    paper, code, tiny = (make_recipe(n) for n in ("paper", "reference-code", "reference-code-tiny-imagenet"))
+    for recipe in (paper, code, tiny):
+        assert (recipe.lr, recipe.momentum, recipe.weight_decay, recipe.nesterov) == (0.1, 0.9, 5e-4, False)
+        assert (recipe.augment, recipe.precision) == ("crop+flip", "float32")
+    assert (paper.batch_size, paper.epochs, paper.reduction, paper.clip_norm) == (128, 350, "mean", None)
+    assert (code.batch_size, code.epochs, code.reduction, code.clip_norm) == (128, 350, "sum", 2.0)
+    assert (tiny.batch_size, tiny.epochs, tiny.reduction, tiny.clip_norm) == (64, 100, "sum", 2.0)
+    assert make_recipe("laptop") == Recipe()
+    assert make_recipe("short").steps(45_000) < 0.03 * paper.steps(45_000)
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+def test_the_rate_rises_to_its_largest_value_and_falls_towards_zero(schedule: str) -> None:
+    recipe = Recipe(batch_size=10, epochs=20, lr=0.4, schedule=schedule, warmup=0.2)
+    curve = rates(recipe, 100)
+    assert curve.argmax() == 39
+    assert curve.max() == 0.4
+    np.testing.assert_allclose(np.diff(curve[:40]), 0.4 / 40)
+    assert (np.diff(curve[40:]) < 0).all()
+    assert 0 < curve[-1] < 0.003
+
+
+def test_a_recipe_by_name_takes_other_settings() -> None:
+    recipe = make_recipe("paper", epochs=7, augment="crop")
+    assert (recipe.epochs, recipe.augment, recipe.batch_size) == (7, "crop", 128)
+    assert make_recipe("paper").epochs == 350
+    assert set(recipe_names()) >= {"laptop", "paper", "reference-code", "short"}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make_recipe("papr"), r"unknown recipe 'papr'; did you mean 'paper'\?.*laptop, paper"),
+        (lambda: make_recipe("paper", epoch=3), r"no setting 'epoch'; did you mean 'epochs'\?"),
+        (lambda: Recipe(schedule="cosin"), r"schedule = 'cosin' is not allowed; did you mean 'cosine'\?"),
+        (lambda: Recipe(augment="flip"), r"augment = 'flip'.*'none', 'crop', 'crop\+flip'"),
+        (lambda: Recipe(precision="bf16"), r"precision = 'bf16'.*'bfloat16'"),
+        (lambda: Recipe(reduction="none"), r"reduction = 'none'.*'mean', 'sum'"),
+        (lambda: Recipe(batch_size=0), "batch_size must be .*, but got 0"),
+        (lambda: Recipe(epochs=0), "epochs must be at least 1, but got 0"),
+        (lambda: Recipe(lr=-1.0), "lr must be >= 0, but got -1.0"),
+        (lambda: Recipe(momentum=1.0), r"momentum must be in \[0, 1\).*but got 1.0"),
+        (lambda: Recipe(momentum=0.0, nesterov=True), "momentum must be .* > 0 with nesterov, but got 0.0"),
+        (lambda: Recipe(weight_decay=-0.1), "weight_decay must be >= 0"),
+        (lambda: Recipe(milestones=(150, 250)), r"milestones must be shares.*but got \(150, 250\)"),
+        (lambda: Recipe(warmup=1.0), "warmup must be a share"),
+        (lambda: Recipe(clip_norm=0.0), "clip_norm must be > 0, or None, but got 0.0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_is_refused(call: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- images: bytes, normalisation, augmentation -------------------------------------------------------------------
+
+
+def flat_network(seed: int = 0, n: int = 64) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), make_model("mlp", n, 10, seed))
+
+
+def test_images_are_normalised_as_documented() -> None:
+    images = digit_images()
+    mean, std = images.mean[0], images.std[0]
+    by_hand = {f"x_{s}": ((getattr(images, f"x_{s}") / 255 - mean) / std).reshape(-1, 64) for s in SPLITS}
+    features = dataclasses.replace(images, **by_hand, mean=(), std=())
+    recipe = Recipe(batch_size=16, epochs=4)
+    expected = train(flat_network(), features, make_loss("gence"), recipe, 0, progress=False)
+    assert_same(train(flat_network(), images, make_loss("gence"), recipe, 0, progress=False), expected)
+    assert_same(train_many([flat_network()], [images], make_loss("gence"), recipe, [0], progress=False)[0], expected)
+
+
+def test_each_channel_has_its_own_mean() -> None:
+    """A linear network on colour images against the same on values that are normalised channel by channel."""
+    rng = np.random.default_rng(0)
+    x = {f"x_{s}": rng.integers(0, 256, (30, 3, 4, 4), dtype=np.uint8) for s in SPLITS}
+    y = {f"y_{s}": rng.integers(0, 10, 30) for s in SPLITS}
+    mean, std = (0.1, 0.5, 0.9), (1.0, 0.5, 0.2)
+    images = ImageSplits(**x, **y, class_names=tuple(f"class {k}" for k in range(10)), mean=mean, std=std)
+    by_hand = {
+        name: np.stack([(v[:, c] / 255 - mean[c]) / std[c] for c in range(3)], 1).reshape(30, -1)
+        for name, v in x.items()
+    }
+    recipe = Recipe(batch_size=16, epochs=3)
+    assert_same(
+        train(flat_network(n=48), images, make_loss("ce"), recipe, 0, progress=False),
+        train(flat_network(n=48), dataclasses.replace(images, **by_hand), make_loss("ce"), recipe, 0, progress=False),
+    )
+
+
+def augmented_by_hand(x: np.ndarray, shift: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    made = np.zeros_like(x)
+    for i, (top, left) in enumerate(shift):
+        _, height, width = x[i].shape
+        for row in range(height):
+            for column in range(width):
+                source = (row + top - 4, (width - 1 - column if mirror[i] else column) + left - 4)
+                if 0 <= source[0] < height and 0 <= source[1] < width:
+                    made[i, :, row, column] = x[i, :, source[0], source[1]]
+    return made
+
+
+def test_augmentation_equals_loops_over_the_pixels() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (90, 3, 5, 7), dtype=np.uint8)
+    shift = np.stack(np.divmod(np.arange(90) % 81, 9), 1)  # every corner
+    mirror = rng.integers(0, 2, 90) == 1
+    made = _augmented(*map(torch.as_tensor, (x, shift, mirror)))
+    assert made.dtype == torch.uint8
+    assert np.array_equal(made.numpy(), augmented_by_hand(x, shift, mirror))
+    unmirrored = _augmented(torch.as_tensor(x), torch.as_tensor(shift), None)
+    assert np.array_equal(unmirrored.numpy(), augmented_by_hand(x, shift, np.zeros(90, bool)))
+
+
+def test_crops_reach_every_corner_and_half_of_the_images_are_mirrored() -> None:
+    drawn = [Draws([7], 2000).epoch(epoch) for epoch in range(2)]
+    corners = torch.bincount(9 * drawn[0].shift[:, 0] + drawn[0].shift[:, 1], minlength=81)
+    assert corners.min() > 0
+    assert corners.max() < 3 * 2000 / 81
+    assert 0.45 < drawn[0].mirror.double().mean() < 0.55
+    assert (drawn[0].shift != drawn[1].shift).any(1).double().mean() > 0.9, "each epoch has its own"
+    assert (drawn[0].shift != Draws([8], 2000).epoch(0).shift).any(1).double().mean() > 0.9, "each seed has its own"
+
+
+def test_draws_do_not_depend_on_where_one_goes_on() -> None:
+    run_through = Draws([3, 4], 50)
+    all_epochs = [run_through.epoch(epoch) for epoch in range(4)]
+    for values, expected in zip(Draws([3, 4], 50).epoch(3), all_epochs[3], strict=True):
+        assert torch.equal(values, expected)
+
+
+class Recorder(nn.Module):
+    """A network that keeps what it is shown while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = flat_network()
+        self.seen: list[Tensor] = []
+
+    def __deepcopy__(self, memo: dict) -> Recorder:
+        return self  # so that the test sees it
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(x.clone())
+        return self.layers(x)
+
+
+def shown(loss: str, augment: str, seed: int = 0) -> Tensor:
+    network = Recorder()
+    train(network, digit_images(), make_loss(loss), Recipe(batch_size=16, epochs=2, augment=augment), seed)
+    return torch.cat(network.seen)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop", "crop+flip"])
+def test_all_losses_see_the_same_images(augment: str) -> None:
+    first = shown("ce", augment)
+    for loss in ("gence", "adafocal", "min_ent"):
+        assert torch.equal(shown(loss, augment), first)
+    assert not torch.equal(shown("ce", augment, seed=1), first)
+
+
+def test_the_training_shows_the_images_it_was_told_to() -> None:
+    images = digit_images()
+    drawn = [Draws([0], 50).epoch(epoch) for epoch in range(2)]
+    for augment, uses_mirror in (("crop+flip", True), ("crop", False)):
+        expected = [
+            augmented_by_hand(images.x_train[d.rows[0]], d.shift.numpy(), d.mirror.numpy() & uses_mirror) for d in drawn
+        ]
+        seen = shown("gence", augment) * images.std[0] + images.mean[0]
+        np.testing.assert_allclose(seen.numpy() * 255, np.concatenate(expected), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "recipe", "message"),
+    [
+        (
+            {"class_names": tuple("0123456789")},
+            Recipe(augment="crop+flip"),
+            "mirror the characters 0, 1.*augment='crop'",
+        ),
+        ({"x_train": np.zeros((50, 64))}, Recipe(augment="crop"), r"needs uint8 images.*float64 \(50, 64\)"),
+        ({"mean": ()}, Recipe(), r"one mean and one std for each channel.*\(50, 1, 8, 8\), mean is \(\)"),
+        ({"std": (1.0, 1.0, 1.0)}, Recipe(), r"std is \(1.0, 1.0, 1.0\)"),
+    ],
+)
+def test_images_that_do_not_fit_the_recipe(change: dict, recipe: Recipe, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(flat_network(), dataclasses.replace(digit_images(), **change), make_loss("ce"), recipe, 0)
+
+
+def test_characters_may_be_cropped() -> None:
+    digits = dataclasses.replace(digit_images(), class_names=tuple("0123456789"))
+    assert train(flat_network(), digits, make_loss("ce"), Recipe(epochs=1, augment="crop"), 0).best_epoch == 1
+
+
+# --- precision, evaluation, compilation ---------------------------------------------------------------------------
+
+
+class SeesLogits(nn.Module):
+    """Cross-entropy that keeps the dtype of its logits, and whether it was called in autocast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[torch.dtype, bool]] = set()
+
+    def __deepcopy__(self, memo: dict) -> SeesLogits:
+        return self
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.seen.add((logits.dtype, torch.is_autocast_enabled("cpu")))
+        return F.cross_entropy(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("float32", np.float32), ("bfloat16", np.float32), ("float64", np.float64), (None, np.float32)],
+)
+def test_precision(precision: str | None, dtype: type) -> None:
+    loss, recipe = SeesLogits(), Recipe(batch_size=16, epochs=2, precision=precision)
+    outcome = train(small_cnn(), digit_images(), loss, recipe, 0)
+    assert loss.seen == {(torch.as_tensor(np.zeros(1, dtype)).dtype, False)}
+    assert {z.dtype for by_split in outcome.logits.values() for z in by_split.values()} == {np.dtype(dtype)}
+    exact = train(small_cnn(), digit_images(), loss, dataclasses.replace(recipe, precision="float64"), 0)
+    error = np.abs(outcome.logits["last"]["test"] - exact.logits["last"]["test"]).max()
+    low, high = {"bfloat16": (1e-4, 0.3), "float64": (0, 0)}.get(precision, (1e-9, 1e-4))
+    assert low <= error <= high
+
+
+def test_evaluation_is_in_eval_mode_and_changes_nothing() -> None:
+    """Other validation images change neither the weights nor the running means; and dropout is off."""
+    images, model, recipe = digit_images(), small_cnn(dropout=0.5), Recipe(batch_size=16, epochs=3)
+    outcome = train(model, images, make_loss("ce"), recipe, 0)
+    other = dataclasses.replace(images, x_val=255 - images.x_val[:7], y_val=images.y_val[:7])
+    changed = train(model, other, make_loss("ce"), recipe, 0)
+    assert np.array_equal(outcome.logits["last"]["test"], changed.logits["last"]["test"])
+    assert not np.array_equal(outcome.history["val_nll"], changed.history["val_nll"])
+    twice = dataclasses.replace(images, x_val=images.x_test, y_val=images.y_test)
+    logits = train(model, twice, make_loss("ce"), recipe, 0).logits["last"]
+    assert np.array_equal(logits["val"], logits["test"])
+
+
+def test_evaluation_in_batches_equals_evaluation_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = functools.partial(train, small_cnn(dtype=torch.float64), digit_images(), make_loss("ce"), Recipe(epochs=2), 0)
+    at_once = run()
+    monkeypatch.setattr("gence._steps.EVALUATION_BATCH", 7)
+    assert_same(run(), at_once)
+
+
+def test_the_training_error_is_that_of_the_plain_images(tmp_path: Path) -> None:
+    images, model = digit_images(), small_cnn(dropout=0.3)
+    recipe = Recipe(batch_size=16, epochs=20, augment="crop")
+    outcome = train(model, images, make_loss("ce"), recipe, 0, checkpoint=tmp_path / "run.pt")
+    logits = predict(load_network(tmp_path / "run.pt", model), images.x_train, images)
+    assert outcome.train_error == (logits.argmax(1) != images.y_train).mean()
+    assert 0 < outcome.train_error < 1
+
+
+def test_dropout_depends_on_the_seed_alone_and_leaves_the_global_state() -> None:
+    def run() -> np.ndarray:
+        recipe = Recipe(batch_size=16, epochs=2, precision="float64")
+        return train(small_cnn(dropout=0.5), digit_images(), make_loss("ce"), recipe, 3).logits["last"]["test"]
+
+    torch.manual_seed(0)
+    first = run()
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(3), after)
+    assert np.array_equal(run(), first)
+
+
+def test_compile_runs_the_training_through_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    class Compiled(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network, self.calls = network, 0
+            compiled.append(self)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.network(x)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    recipe = Recipe(batch_size=16, epochs=3)
+    plain = train(small_cnn(), digit_images(), make_loss("ce"), recipe, 0)
+    assert compiled == []
+    assert_same(
+        train(small_cnn(), digit_images(), make_loss("ce"), dataclasses.replace(recipe, compile=True), 0), plain, atol=0
+    )
+    assert [c.calls for c in compiled] == [recipe.steps(50)]
+
+
+# --- losses that change while they train --------------------------------------------------------------------------
+
+
+class Diary(nn.Module):
+    """A loss that notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[tuple] = []
+
+    def __deepcopy__(self, memo: dict) -> Diary:
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.notes.append(("epoch", epoch))
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        self.notes.append(("update", logits.clone(), labels.clone()))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.notes.append(("step",))
+        return F.cross_entropy(logits, labels)
+
+
+def test_the_loss_is_told_the_epoch_before_and_the_validation_logits_after() -> None:
+    images, loss = digit_images(), Diary()
+    recipe = Recipe(batch_size=25, epochs=60)
+    outcome = train(small_cnn(), images, loss, recipe, 0)
+    kinds = [note[0] for note in loss.notes]
+    assert kinds == ["epoch", "step", "step", "update"] * 60, "also after the epochs without a check"
+    assert [note[1] for note in loss.notes if note[0] == "epoch"] == list(range(60))
+    updates = [note for note in loss.notes if note[0] == "update"]
+    for _, logits, labels in updates:
+        assert logits.shape == (60, 10)
+        assert not logits.requires_grad
+        assert np.array_equal(labels, images.y_val)
+    assert np.array_equal(updates[-1][1], outcome.logits["last"]["val"])
+
+
+@pytest.mark.parametrize("name", ["adafocal", "gence_adafocal"])
+def test_adafocal_equals_a_plain_loop(name: str) -> None:
+    images, recipe = digit_images(), Recipe(batch_size=25, epochs=5, milestones=())
+    outcome = train(flat_network(), images, make_loss(name, rate=3.0), recipe, 2)
+    model, loss, rng = flat_network(), make_loss(name, rate=3.0), np.random.default_rng([2, 1])
+    x, x_val, x_test = ((torch.as_tensor(getattr(images, f"x_{s}")).double() / 255 - 0.3) / 0.4 for s in SPLITS)
+    y, y_val = torch.as_tensor(images.y_train), torch.as_tensor(images.y_val)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for _ in range(5):
+        for rows in torch.as_tensor(rng.permutation(50)).split(25):
+            optimiser.zero_grad()
+            loss(model(x[rows]), y[rows]).backward()
+            optimiser.step()
+        with torch.no_grad():
+            loss.update(model(x_val), y_val)
+    np.testing.assert_allclose(outcome.logits["last"]["test"], model(x_test).detach(), rtol=0, atol=1e-6)
+
+
+def test_the_parameters_of_a_loss_are_trained_and_the_callers_loss_is_not() -> None:
+    models, splits = setup([5])
+    loss = make_loss("min_ent")
+    before = loss.raw.detach().clone()
+    recipe = Recipe(batch_size=16, epochs=6)
+    learned = train(models[0], splits[0], loss, recipe, 5)
+    fixed = train(models[0], splits[0], make_loss("min_ent", learnable=False), recipe, 5)
+    assert torch.equal(loss.raw, before)
+    assert np.abs(learned.logits["last"]["test"] - fixed.logits["last"]["test"]).max() > 0.1
+
+
+# --- more errors --------------------------------------------------------------------------------------------------
+
+
+class BreaksAtCall(nn.Module):
+    """Cross-entropy that goes wrong once; `what` is the factor of the loss, or of its gradient only."""
+
+    def __init__(self, call: int, what: float, gradient_only: bool = False) -> None:
+        super().__init__()
+        self.call, self.what, self.gradient_only, self.calls = call, what, gradient_only, 0
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        value = F.cross_entropy(1000 * logits, labels) if self.calls == self.call else F.cross_entropy(logits, labels)
+        if self.calls != self.call:
+            return value
+        if self.gradient_only:
+            value.register_hook(lambda gradient: gradient * self.what)
+            return value
+        return value * self.what
+
+
+@pytest.mark.parametrize("what", [math.nan, math.inf])
+def test_a_broken_loss_names_epoch_step_and_logits(what: float) -> None:
+    message = r"BreaksAtCall became NaN or infinite in epoch 3 for seeds \[0\], in step 2 of 4; "
+    message += r"the logits of step 2 lay between -[\d.]+ and [\d.]+\. Lower the learning rate"
+    with pytest.raises(FloatingPointError, match=message):
+        train(small_cnn(), digit_images(), BreaksAtCall(10, what), Recipe(batch_size=16, epochs=5), 0)
+
+
+def test_a_broken_weight_is_found_before_it_is_saved() -> None:
+    """The gradient of the last step of an epoch is NaN, and its loss is not."""
+    message = r"A weight trained with BreaksAtCall became NaN or infinite in epoch 2 for seeds \[0\], in step 4 of 4"
+    with pytest.raises(FloatingPointError, match=message):
+        train(small_cnn(), digit_images(), BreaksAtCall(8, math.nan, True), Recipe(batch_size=16, epochs=5), 0)
+
+
+def test_logits_that_were_never_finite() -> None:
+    models, splits = setup([0])
+    broken = dataclasses.replace(splits[0], x_train=np.full_like(splits[0].x_train, math.nan))
+    with pytest.raises(FloatingPointError, match=r"step 1 of 2; no logits of this epoch were finite"):
+        train(models[0], broken, make_loss("ce"), Recipe(epochs=3), 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "recipe"),
+    [({"reduction": "none"}, Recipe()), ({"reduction": "sum"}, Recipe(reduction="sum"))],
+)
+def test_a_loss_whose_reduction_does_not_fit(loss: dict, recipe: Recipe) -> None:
+    models, splits = setup([0])
+    with pytest.raises(ValueError, match="Build the loss with reduction='mean'"):
+        train(models[0], splits[0], make_loss("ce", **loss), recipe, 0)
+    with pytest.raises(ValueError, match="Build the loss with reduction='mean'"):
+        train_many(models, splits, make_loss("ce", **loss), recipe, [0])
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "recipe", "what"),
+    [
+        (flat_network(), "ce", Recipe(augment="crop"), "augment = 'crop'"),
+        (flat_network(), "ce", Recipe(precision="bfloat16"), "precision = 'bfloat16'"),
+        (flat_network(), "ce", Recipe(compile=True), "compile = True"),
+        (small_cnn(), "ce", Recipe(), "a network with BatchNorm2d, Dropout"),
+        (flat_network(), "adafocal", Recipe(), "AdaFocalLoss, which is updated"),
+    ],
+)
+def test_what_only_one_network_can_do_is_refused_for_many(model, loss: str, recipe: Recipe, what: str) -> None:
+    with pytest.raises(ValueError, match=f"train_many cannot do this: {what}.*gence.training.train"):
+        train_many([model], [digit_images()], make_loss(loss), recipe, [0], progress=False)
+
+
+# --- outcomes on disk ---------------------------------------------------------------------------------------------
+
+
+def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
+    images = digit_images()
+    outcome = train(small_cnn(), images, make_loss("gence"), Recipe(batch_size=16, epochs=3), 0)
+    save_outcome(outcome, images, tmp_path / "deep" / "outcome.npz")
+    again = load_outcome(tmp_path / "deep" / "outcome.npz")
+    assert_same(again, outcome, atol=0)
+    assert again.history == outcome.history
+    assert evaluate_outcome(again, images) == evaluate_outcome(outcome, images)
+    with np.load(tmp_path / "deep" / "outcome.npz") as content:
+        assert np.array_equal(content["y_test"], images.y_test)
+        assert np.array_equal(content["y_val"], images.y_val)
+        assert content["last_test"].dtype == np.float32
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["outcome.npz"]
+
+
+def test_a_write_that_fails_leaves_the_old_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, path = digit_images(), tmp_path / "outcome.npz"
+    save_outcome(Outcome({"last": {"val": np.zeros((2, 3))}}, 1, 0.0), images, path)
+
+    def full_disk(*_args: object, **_options: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_outcome(Outcome({"last": {"val": np.ones((2, 3))}}, 2, 0.0), images, path)
+    assert load_outcome(path).best_epoch == 1
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_network_from_a_checkpoint_gives_its_logits(which: str, tmp_path: Path) -> None:
+    images, model = digit_images(), small_cnn(dropout=0.3)
+    noisy = dataclasses.replace(images, y_train=np.roll(images.y_train, 2))
+    outcome = train(model, noisy, make_loss("ce"), Recipe(batch_size=16, epochs=30), 0, checkpoint=tmp_path / "run.pt")
+    assert outcome.best_epoch < 30
+    network = load_network(tmp_path / "run.pt", model, which)
+    assert np.array_equal(predict(network, images.x_test, images), outcome.logits[which]["test"])
+    with pytest.raises(ValueError, match="must be 'last' or 'best', but got 'first'"):
+        load_network(tmp_path / "run.pt", model, "first")
 
 
 # --- speed ------------------------------------------------------------------------------------------------------

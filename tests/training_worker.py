@@ -1,0 +1,44 @@
+"""The training that the kill test kills; each process of that test runs :func:`train_slowly`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from tiny_images import digit_images, small_cnn
+from torch import Tensor
+
+from gence.losses import AdaFocalLoss
+from gence.training import Recipe, save_outcome, train
+
+RECIPE = Recipe(batch_size=8, epochs=20, schedule="cosine", warmup=0.1, augment="crop+flip", clip_norm=2.0)
+
+
+class Slow(AdaFocalLoss):
+    """A loss with a state, which takes its time, so that a kill finds the training somewhere in the middle."""
+
+    pause = 0.0
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        time.sleep(Slow.pause)
+        return super().forward(input, target)
+
+
+def train_slowly(folder: Path, pause: float, every: int | None = 1) -> None:
+    """Train with a pause in every step and in every write of a checkpoint."""
+    torch.set_num_threads(1)
+    Slow.pause = pause
+    really_sync = os.fsync
+
+    def slow_sync(file: int) -> None:
+        time.sleep(pause)
+        really_sync(file)
+
+    os.fsync = slow_sync
+    images = digit_images()
+    outcome = train(
+        small_cnn(dropout=0.2), images, Slow(), RECIPE, 5, checkpoint=folder / "run.pt", every=every, progress=False
+    )
+    save_outcome(outcome, images, folder / "outcome.npz")
