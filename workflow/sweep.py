@@ -173,11 +173,17 @@ def read_rates(folder: Path = RATES) -> list[dict[str, Any]]:
 
 def rate_of(run: RunParameters, rates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The measured speed for a run: of the rows that do not contradict it, the one that says most."""
-    is_so = {name: getattr(run, name) for name in RATE_KEYS if hasattr(run, name)} | {"device": _kind(run.device)}
+    is_so = _speed_setting(run)
     fitting = [
         row for row in rates if all(row[name] == is_so.get(name) for name in (*RATE_KEYS, "device") if name in row)
     ]
     return max(fitting, key=lambda row: sum(name in row for name in RATE_KEYS), default=None)
+
+
+def _speed_setting(run: RunParameters) -> dict[str, Any]:
+    """What decides how fast a run trains."""
+    known = [name for name in RATE_KEYS if name in type(run).model_fields]
+    return {name: getattr(run, name) for name in known} | {"device": _kind(run.device)}
 
 
 def cost(jobs: Sequence[Job], rates: Sequence[Mapping[str, Any]]) -> str:
@@ -238,28 +244,26 @@ def calibrate(jobs: Sequence[Job], folder: Path = RATES) -> list[Path]:
     Measured are real runs of the grid with few epochs, in a folder of their own. The time of one epoch is taken off, so
     that loading and the last evaluation do not count. Validation after every epoch does: long runs are a bit faster.
     """
+    alike = {tuple(_speed_setting(job.run).items()): job.run for job in reversed(jobs)}
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for setting, run in reversed(alike.items()):
+        row = dict(setting) | _measure(run)
+        print(f"{run.dataset}, {run.model}, batch {run.batch_size}: {row['images_per_s']} images/s", flush=True)
+        measured.setdefault(run.device, []).append(row)
+    return [_add_rates(folder, device, rows) for device, rows in measured.items()]
+
+
+def _add_rates(folder: Path, device: str, rows: list[dict[str, Any]]) -> Path:
+    """Write measured speeds into the file of their device, in place of older ones of the same settings."""
     from gence import runs
 
-    alike: dict[tuple, Job] = {}
-    for job in jobs:
-        alike.setdefault(tuple(str(getattr(job.run, name, None)) for name in (*RATE_KEYS, "device")), job)
-    measured: dict[Path, list[dict[str, Any]]] = {}
-    for job in alike.values():
-        path = folder / f"training-{_kind(job.run.device)}.json"
-        row = {name: getattr(job.run, name) for name in RATE_KEYS if hasattr(job.run, name)} | _measure(job.run)
-        measured.setdefault(path, []).append(row)
-        print(
-            f"{job.run.dataset}, {job.run.model}, batch {job.run.batch_size}: {row['images_per_s']} images/s",
-            flush=True,
-        )
-    for path, rows in measured.items():
-        known = json.loads(path.read_text(encoding="utf-8"))["rates"] if path.exists() else []
-        new = [{name: row[name] for name in RATE_KEYS if name in row} for row in rows]
-        kept = [row for row in known if {name: row[name] for name in RATE_KEYS if name in row} not in new]
-        device = next(job.run.device for job in jobs if _kind(job.run.device) in path.name)
-        content = {"schema": RATES_SCHEMA, "provenance": runs.provenance(device), "rates": kept + rows}
-        runs.write_atomically(path, json.dumps(content, indent=1) + "\n")
-    return list(measured)
+    path = folder / f"training-{_kind(device)}.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["rates"] if path.exists() else []
+    settings = [[row.get(name) for name in RATE_KEYS] for row in rows]
+    kept = [row for row in known if [row.get(name) for name in RATE_KEYS] not in settings]
+    content = {"schema": RATES_SCHEMA, "provenance": runs.provenance(device), "rates": kept + rows}
+    runs.write_atomically(path, json.dumps(content, indent=1) + "\n")
+    return path
 
 
 def _measure(run: RunParameters) -> dict[str, float | int]:
@@ -271,6 +275,7 @@ def _measure(run: RunParameters) -> dict[str, float | int]:
             short = run.model_copy(update={"epochs": epochs, "tier": "laptop", "out": scratch})
             return json.loads(runs.execute(short, progress=False)[0].read_text(encoding="utf-8"))
 
+    train(1)  # the first training of a process also loads and compiles
     first = train(1)["provenance"]["duration_s"]
     for epochs in CALIBRATION_EPOCHS:
         record = train(epochs)
