@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -343,6 +345,31 @@ def run_engine(*arguments: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
+def run_engine_until(condition: Callable[[], bool], log: Path, *arguments: str, **environment: str) -> None:
+    """Start the engine and kill it and its children as soon as the condition holds, or after a minute."""
+    with log.open("w") as file:
+        running = subprocess.Popen(
+            engine(*arguments),
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 60
+            while not condition() and running.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            kill_group(running)
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_a_local_profile_plans_the_sweep(grid, profile):
     done = run_engine("--profile", f"workflow/profiles/{profile}", "-n", "sweep", "--config", f"grid={grid}")
@@ -384,10 +411,11 @@ SLURM = (
 
 
 def test_slurm_gets_valid_submissions_one_for_each_job(grid, slurm, tmp_path):
-    logs = ("--slurm-logdir", str(tmp_path / "logs"))
-    run_engine(*SLURM, *logs, "--retries", "0", "sweep", "--config", f"grid={grid}", **slurm)
-    given = [json.loads(path.read_text()) for path in sorted(Path(slurm["FAKE_SLURM"]).glob("job*.json"))]
-    assert len(given) == 4  # one for each run: the seeds of its network train together
+    notes, log = Path(slurm["FAKE_SLURM"]), tmp_path / "log"
+    arguments = (*SLURM, "--slurm-logdir", str(tmp_path / "logs"), "sweep", "--config", f"grid={grid}")
+    run_engine_until(lambda: len(list(notes.glob("job*.state"))) == 4, log, *arguments, **slurm)
+    given = [json.loads(path.read_text()) for path in notes.glob("job*.json")]
+    assert len(given) == 4, log.read_text()[-3000:]  # the seeds of its network train together
     memory, minutes = sweep.LIMITS["smoke", "cuda"]
     for options in given:
         asked = {name: options[name] for name in ("partition", "mem", "time", "gpus", "cpus_per_task")}
@@ -403,15 +431,12 @@ def test_slurm_gets_valid_submissions_one_for_each_job(grid, slurm, tmp_path):
 
 
 def test_a_sweep_runs_through_slurm(grid, slurm, tmp_path):
-    two = write_grid(tmp_path / "two.yaml", {**yaml.safe_load(grid.read_text()), "vary": {"loss": ["ce", "gence"]}})
-    logs = ("--slurm-logdir", str(tmp_path / "logs"))
-    started = {**slurm, "FAKE_SLURM_RUNS": "1"}
-    done = run_engine(
-        *SLURM, *logs, "--set-threads", "train=1", "sweep", "--config", f"grid={two}", "device=cpu", **started
-    )
+    one = write_grid(tmp_path / "one.yaml", {**yaml.safe_load(grid.read_text()), "vary": {"loss": ["gence"]}})
+    arguments = ("sweep", *SLURM, "--slurm-logdir", str(tmp_path / "logs"), "--set-threads", "train=1")
+    done = run_engine(*arguments, "--config", f"grid={one}", "device=cpu", **slurm, FAKE_SLURM_RUNS="1")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list((tmp_path / "runs").glob("*/seed*.json"))) == 4
-    assert len(list((tmp_path / "runs").glob("*/train-0-1.ipynb"))) == 2
+    assert len(list((tmp_path / "runs").glob("*/seed*.json"))) == 2
+    assert len(list((tmp_path / "runs").glob("*/train-0-1.ipynb"))) == 1
 
 
 class FakeKubernetes(BaseHTTPRequestHandler):
@@ -447,6 +472,10 @@ def test_kubernetes_gets_valid_jobs(grid, tmp_path):
     for plugin in ("snakemake_executor_plugin_kubernetes", "snakemake_storage_plugin_fs"):
         if find_spec(plugin) is None:
             pytest.skip(f"{plugin} is not installed: pip install '.[cluster]'")
+    rsync = tmp_path / "bin" / "rsync"  # the storage plugin copies with it; not every machine has it
+    rsync.parent.mkdir()
+    rsync.write_text('#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\nexec cp -r "$1" "$2"\n')
+    rsync.chmod(0o755)
     handler = type("Handler", (FakeKubernetes,), {"jobs": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -455,21 +484,26 @@ def test_kubernetes_gets_valid_jobs(grid, tmp_path):
     config = {"clusters": [named], "contexts": [context], "users": [{"name": "fake", "user": {}}]}
     kubeconfig = write_grid(tmp_path / "kubeconfig", {**config, "current-context": "fake", "kind": "Config"})
     try:
-        run_engine(
+        run_engine_until(
+            lambda: len(handler.jobs) == 4,
+            tmp_path / "log",
             *("--profile", "workflow/profiles/kubernetes", "--default-storage-prefix", str(tmp_path / "volume")),
-            *("--retries", "0", "--seconds-between-status-checks", "1"),
             *("sweep", "--config", f"grid={grid}", f"out={tmp_path / 'volume' / 'runs'}"),
             KUBECONFIG=str(kubeconfig),
+            PATH=f"{rsync.parent}:{os.environ['PATH']}",
         )
     finally:
         server.shutdown()
         server.server_close()
-    assert len(handler.jobs) == 4
+    assert len(handler.jobs) == 4, (tmp_path / "log").read_text()[-3000:]
     for job in handler.jobs:
         (container,) = job["spec"]["template"]["spec"]["containers"]
-        assert container["resources"]["requests"]["nvidia.com/gpu"] == "1"
+        for part in ("requests", "limits"):  # Kubernetes refuses a GPU that is not in both
+            assert container["resources"][part]["nvidia.com/gpu"] == "1"
+            assert container["resources"][part]["memory"] == f"{sweep.LIMITS['smoke', 'cuda'][0]}M"
         assert {"name": "gence", "mountPath": "/mnt/gence"} in container["volumeMounts"]
-        assert "snakemake" in container["args"][1] and f"{grid}" in container["args"][1]
+        assert "--allowed-rules train" in container["args"][1]
+    assert len({job["spec"]["template"]["spec"]["containers"][0]["args"][1] for job in handler.jobs}) == 4
 
 
 # --- kills -----------------------------------------------------------------------------------------------------
@@ -489,10 +523,8 @@ def processes_of(token: str) -> list[int]:
 
 def kill(pids: list[int]) -> None:
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 class Watch(threading.Thread):
