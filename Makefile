@@ -9,15 +9,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GRID ?= workflow/grids/laptop.yaml
+PROFILE ?= workflow/profiles/cpu
 # Locks are not needed: a run takes its own lock, and results are moved into place whole. So a killed engine leaves
 # nothing behind that would stop the next one.
 SNAKEMAKE := $(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet host --keep-going
+# A profile says how many cores or jobs at a time; CORES=2 on the command line overrules it.
+SWEEP = $(BIN)/snakemake -s workflow/Snakefile --profile $(PROFILE) $(if $(filter command line,$(origin CORES)),--cores $(CORES)) sweep --config grid=$(GRID)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html test lint sweep plan status refresh serve bench lock clean distclean
+.PHONY: help setup book html test lint sweep plan cost calibrate collect status refresh serve bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,11 +49,20 @@ lint: $(STAMP) ## check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-sweep: $(STAMP) ## run a grid of experiments: make sweep GRID=workflow/grids/laptop.yaml
-	@$(SNAKEMAKE) sweep --config grid=$(GRID)
+sweep: $(STAMP) ## run a grid of experiments: make sweep GRID=workflow/grids/laptop.yaml PROFILE=workflow/profiles/gpu
+	@$(SWEEP)
 
 plan: $(STAMP) ## show what is stale in the book, or in GRID=..., and why
-	@$(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock -n $(if $(filter file,$(origin GRID)),book,sweep --config grid=$(GRID))
+	@$(if $(filter file,$(origin GRID)),$(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock -n book,$(SWEEP) -n)
+
+cost: $(STAMP) ## say what a sweep of GRID=... would cost: runs, jobs, hours
+	@$(BIN)/python workflow/sweep.py cost $(GRID) $(PROFILE)
+
+calibrate: $(STAMP) ## measure on this machine how fast the networks of GRID=... train
+	@$(BIN)/python workflow/sweep.py calibrate $(GRID) $(PROFILE)
+
+collect: $(STAMP) ## merge the records of GRID=... into results/<grid>.csv
+	@$(BIN)/python workflow/sweep.py collect $(GRID) $(PROFILE)
 
 status: $(STAMP) ## say for every notebook whether its committed outputs are fresh
 	@$(BIN)/python workflow/notebook_tools.py status

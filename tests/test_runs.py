@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -189,52 +184,6 @@ def test_a_grid_is_the_product_of_what_varies():
         expand_grid({"vary": {"loss": "ce"}})
     with pytest.raises(ParameterError, match="more than once"):
         expand_grid({"vary": {"rho": [1, 1.0]}})
-
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def test_a_killed_sweep_ends_complete_with_nothing_twice_or_half_written(tmp_path):
-    """Kill the engine and its jobs with SIGKILL in the middle, start it again, and look at every record."""
-    out = tmp_path / "runs"
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(
-        json.dumps(
-            {
-                "fixed": {"tier": "smoke", "seeds": [0], "n_per_class": 5, "out": str(out)},
-                "vary": {"loss": ["ce", "gence"], "batch_size": [16, "full"]},
-            }
-        )
-    )
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), "--cores", "2", "--nolock"]
-    command += ["--rerun-incomplete", "sweep", "--config", f"grid={grid}"]
-    with (tmp_path / "first.log").open("w") as log:
-        first = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        _wait_for(lambda: list(out.glob("*/seed*.json")), first)
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*/seed*.json")}
-    assert 0 < len(before) < 4
-
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 0, second.stderr[-3000:]
-    after = sorted(out.glob("*/seed*.json"))
-    assert len(after) == 4
-    assert len(runs.read_records(out)) == 8  # each record whole, with both checkpoints
-    assert {path: path.stat().st_mtime_ns for path in before} == before  # finished runs were not repeated
-    assert not list(out.rglob("*.tmp")) + list(out.rglob("*.part"))
-    third = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
-    assert "Nothing to be done" in third.stdout + third.stderr
-
-
-def _wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert process.poll() is None, "the sweep ended before it could be killed"
-        assert time.monotonic() < end, "no record appeared in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("loss", [name for name in losses.loss_names() if losses.REGISTRY[name].adapts != "update"])

@@ -1,0 +1,628 @@
+"""The engine of the experiments: grids, jobs, what a sweep costs, clusters, kills, and collecting the records."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from gence import losses, runs
+from gence.runs import ParameterError, RunParameters
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow"))
+import sweep  # noqa: E402
+
+GRIDS = sorted((ROOT / "workflow" / "grids").glob("*.yaml"))
+PROFILES = ROOT / "workflow" / "profiles"
+DATASETS = (
+    *("digits", "cifar10", "cifar100", "tiny_imagenet", "svhn", "emnist_letters", "mnist", "fashion_mnist"),
+    *("av1451", "av1451_synthetic"),
+)
+# A sweep of as many runs is killed again and again. GENCE_KILL_RUNS=30 makes it the long one.
+KILL_RUNS = int(os.environ.get("GENCE_KILL_RUNS", "6"))
+
+
+def blocks(path: Path) -> list[dict]:
+    content = yaml.safe_load(path.read_text())
+    return content if isinstance(content, list) else [content]
+
+
+def settings_of(path: Path) -> list[dict]:
+    """Every combination of a grid file, by a plain loop of its own."""
+    found = []
+    for block in blocks(path):
+        combined = [dict(block.get("fixed") or {})]
+        for name, values in (block.get("vary") or {}).items():
+            combined = [{**setting, name: value} for setting in combined for value in values]
+        found += combined
+    return found
+
+
+def write_grid(path: Path, content: object) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def grid(tmp_path) -> Path:
+    """Two losses in two batch sizes, smoke sized; records go to tmp_path/runs."""
+    fixed = {"tier": "smoke", "n_per_class": 5, "out": str(tmp_path / "runs")}
+    return write_grid(
+        tmp_path / "small.yaml", {"fixed": fixed, "vary": {"loss": ["ce", "gence"], "batch_size": [16, 8]}}
+    )
+
+
+# --- grids -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_a_grid_file_is_well_formed_and_holds_no_setting_twice(path):
+    settings = settings_of(path)
+    texts = Counter(json.dumps(setting, sort_keys=True) for setting in settings)
+    assert max(texts.values()) == 1
+    for setting in settings:
+        assert setting["dataset"] in DATASETS
+        assert setting["loss"] in losses.loss_names()
+        losses.make_loss(setting["loss"], **_with_counts(setting))
+        assert "device" not in setting, "where a grid runs is the profile's business"
+    assert path.read_text().startswith("#"), "a grid says what it is for"
+
+
+def _with_counts(setting: dict) -> dict:
+    options = setting.get("loss_options", {})
+    known = losses.REGISTRY[setting["loss"]].options
+    return {"class_counts": [1.0, 1.0], **options} if "class_counts" in known else options
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_a_grid_file_expands(path):
+    needed = {name for setting in settings_of(path) for name in setting}
+    if not needed <= set(RunParameters.model_fields):
+        pytest.skip(f"RunParameters has no field {sorted(needed - set(RunParameters.model_fields))} yet")
+    expanded = sweep.read_grid(path)
+    assert len({run.identity for run in expanded}) == len(settings_of(path))
+    if path.stem not in ("smoke", "laptop", "tabular_synthetic"):
+        assert {run.tier for run in expanded} == {"full"}
+
+
+def test_the_main_grid_is_the_papers_tables():
+    """Table 1 has 11 settings and 7 losses; one setting, AV1451, is a grid of its own."""
+    main, tabular = settings_of(ROOT / "workflow/grids/main.yaml"), settings_of(ROOT / "workflow/grids/tabular.yaml")
+    columns = {"ce", "brier", "mmce_w", "flsd_53", "dual_focal", "adafocal", "gence"}
+    rows = {(s["dataset"], s["model"]) for s in (*main, *tabular)}
+    assert len(rows) == 11
+    assert {(s["dataset"], s["model"], s["loss"]) for s in (*main, *tabular)} == {
+        (*row, c) for row in rows for c in columns
+    }
+    assert {s["seeds"] for s in (*main, *tabular)} == {"1-10"}
+    assert {s["dataset"]: s["epochs"] for s in main} == {"cifar10": 350, "cifar100": 350, "tiny_imagenet": 100}
+
+
+@pytest.mark.parametrize("name", ["main", "long_tails"])
+def test_the_gammas_of_the_dual_focal_loss_are_the_published_ones(name):
+    for setting in settings_of(ROOT / f"workflow/grids/{name}.yaml"):
+        network = setting["model"].removesuffix("_reference").replace("28_10", "")
+        published = losses.DUAL_FOCAL_GAMMAS.get((setting["dataset"], network))
+        if setting["loss"] == "dual_focal" and published is not None:
+            assert setting["loss_options"] == {"gamma": published}, setting
+
+
+def test_the_hybrid_shares_its_other_runs_with_the_main_grid():
+    """Settings that differ in their seeds only are the same run: they train once."""
+
+    def without_seeds(name: str) -> set[str]:
+        settings = settings_of(ROOT / f"workflow/grids/{name}.yaml")
+        return {json.dumps({k: v for k, v in s.items() if k != "seeds"}, sort_keys=True) for s in settings}
+
+    hybrid = without_seeds("hybrid")
+    assert {s for s in hybrid if "gence_adafocal" not in s} <= without_seeds("main")
+    assert len(hybrid) == 6
+
+
+def test_a_list_of_grids_is_the_runs_of_all_and_no_run_twice(tmp_path):
+    first, second = {"fixed": {"rho": 1}, "vary": {"loss": ["ce", "gence"]}}, {"vary": {"rho": [10, 50]}}
+    got = sweep.read_grid(write_grid(tmp_path / "a.yaml", [first, second]))
+    assert [(run.loss, run.rho) for run in got] == [("ce", 1), ("gence", 1), ("gence", 10), ("gence", 50)]
+    again = {"fixed": {"seeds": 3, "loss": "gence"}}  # other seeds of the same run
+    with pytest.raises(ParameterError, match="block 2 holds a run again: digits-mlp-gence"):
+        sweep.read_grid(write_grid(tmp_path / "b.yaml", [first, again]))
+    with pytest.raises(ParameterError, match="block 1"):
+        sweep.read_grid(write_grid(tmp_path / "c.yaml", ["loss"]))
+    with pytest.raises(FileNotFoundError, match=r"workflow/grids/laptop\.yaml"):
+        sweep.read_grid(tmp_path / "absent.yaml")
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_of_a_small_network_stay_together_and_those_of_a_large_one_are_shared_out(monkeypatch):
+    run = RunParameters.of(seeds="1-10")
+    assert [job.run.seeds for job in sweep.jobs_of(run, 4)] == [tuple(range(1, 11))]
+    monkeypatch.setattr(sweep, "TRAINED_TOGETHER", ())
+    jobs = sweep.jobs_of(run, 4)
+    assert [job.run.seeds_text for job in jobs] == ["1-4", "5-8", "9-10"]
+    assert {job.run.identity for job in jobs} == {run.identity}
+    assert [Path(job.notebook).name for job in jobs] == ["train-1-4.ipynb", "train-5-8.ipynb", "train-9-10.ipynb"]
+    assert len(sweep.jobs_of(run)) == 1
+    smoke = RunParameters.of(seeds="1-10", tier="smoke")
+    assert [job.run.seeds for job in sweep.jobs_of(smoke, 1)] == [(1,), (2,)]
+
+
+def test_a_job_asks_for_more_at_each_attempt_and_for_time_by_its_seeds(monkeypatch):
+    (job,) = sweep.jobs_of(RunParameters.of(tier="full", seeds=10, device="cuda:1"))
+    assert (job.memory_mb(2), job.minutes(3)) == (2 * job.memory_mb(1), 3 * job.minutes(1))
+    together = job.minutes()
+    monkeypatch.setattr(sweep, "TRAINED_TOGETHER", ())
+    assert job.minutes() == 10 * together
+
+
+def test_a_wrong_setting_of_a_sweep_is_named(grid):
+    with pytest.raises(ParameterError, match=r"'seed_per_job'.*seeds_per_job"):
+        sweep.read_jobs({"grid": str(grid), "seed_per_job": 1})
+    with pytest.raises(ParameterError, match="seeds_per_job = 0"):
+        sweep.read_jobs({"grid": str(grid), "seeds_per_job": 0})
+    with pytest.raises(ParameterError, match="device = 'gpu'"):
+        sweep.read_jobs({"grid": str(grid), "device": "gpu"})
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------
+
+
+def test_the_cost_counts_what_is_left_and_invents_no_time(grid):
+    jobs = sweep.read_jobs({"grid": str(grid)})
+    assert sweep.cost(jobs, []).splitlines() == [
+        "4 runs, 8 seeds, 4 jobs",
+        "to do: 8 seeds in 4 jobs; 0 seeds have their record",
+        "training time unknown: digits, mlp, batch 16, cpu: no measured rate (4 seeds)",
+        "training time unknown: digits, mlp, batch 8, cpu: no measured rate (4 seeds)",
+        "measure on the machine that will train: make calibrate GRID=... PROFILE=...",
+    ]
+    for seed in jobs[0].run.seeds:
+        runs.write_atomically(jobs[0].run.record_path(seed), "{}")
+    # 6 seeds x 50 images x 3 epochs at 0.25 images/s are one hour.
+    rate = {"model": "mlp", "device": "cpu", "device_name": "cpu (a)", "images_per_s": 0.25}
+    assert sweep.cost(jobs, [rate]).splitlines() == [
+        "4 runs, 8 seeds, 4 jobs",
+        "to do: 6 seeds in 3 jobs; 2 seeds have their record",
+        "training time: 1.0 hours of one cpu (a)",
+    ]
+
+
+def test_the_rate_that_says_most_about_a_run_is_taken_and_none_that_contradicts_it():
+    run = RunParameters.of(batch_size=16)
+    rates = [
+        {"device": "cpu", "model": "mlp", "images_per_s": 1},
+        {"device": "cpu", "model": "mlp", "batch_size": 16, "images_per_s": 2},
+        {"device": "cpu", "model": "mlp", "batch_size": 16, "dataset": "cifar10", "images_per_s": 3},
+        {"device": "cuda", "model": "mlp", "batch_size": 16, "dataset": "digits", "images_per_s": 4},
+    ]
+    assert sweep.rate_of(run, rates)["images_per_s"] == 2
+    assert sweep.rate_of(run.model_copy(update={"batch_size": 8}), rates)["images_per_s"] == 1
+    assert sweep.rate_of(run.model_copy(update={"model": "linear"}), rates) is None
+
+
+def test_a_calibration_is_written_with_its_provenance_and_then_used(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "CALIBRATION_SECONDS", 0.05)
+    jobs = sweep.read_jobs({"grid": str(grid)})
+    (path,) = sweep.calibrate(jobs, tmp_path)
+    assert path == tmp_path / "training-cpu.json"
+    content = json.loads(path.read_text())
+    assert [row["batch_size"] for row in content["rates"]] == [16, 8]
+    assert all(row["images_per_s"] > 0 for row in content["rates"])
+    assert content["provenance"]["device"].startswith("cpu")
+    assert "unknown" not in sweep.cost(jobs, sweep.read_rates(tmp_path))
+    assert not (tmp_path / "runs").exists(), "a calibration leaves no record among the results"
+    sweep.calibrate(jobs[:1], tmp_path)  # measured again: its row is replaced, the other one stays
+    assert [row["batch_size"] for row in json.loads(path.read_text())["rates"]] == [8, 16]
+    path.write_text('{"schema": 0}')
+    with pytest.raises(SystemExit, match="schema 0"):
+        sweep.read_rates(tmp_path)
+
+
+# --- collecting ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(grid) -> list[RunParameters]:
+    grid_runs = sweep.read_grid(grid)
+    for run in grid_runs:
+        runs.execute(run, progress=False)
+    return grid_runs
+
+
+def test_collecting_twice_gives_the_same_bytes_and_every_record(recorded, tmp_path):
+    target = tmp_path / "results" / "small.csv"
+    said = sweep.collect(recorded, target)
+    assert said.endswith("small.csv: 8 records of 4 runs")
+    once = target.read_bytes()
+    assert sweep.collect(list(reversed(recorded)), target) == said
+    assert target.read_bytes() == once
+    target.unlink()
+    sweep.collect(recorded, target)
+    assert target.read_bytes() == once
+
+    table = pd.read_csv(target)
+    assert len(table) == 16  # 4 runs, 2 seeds, 2 checkpoints
+    assert table[["identity", "seed", "checkpoint"]].apply(tuple, axis=1).is_monotonic_increasing
+    assert {"commit", "dirty", "device", "torch", "date", "loss", "batch_size", "error", "ece"} <= set(table.columns)
+    assert "path" not in table.columns
+    records = runs.read_records(tmp_path / "runs").set_index(["identity", "seed", "checkpoint"])
+    collected = table.set_index(["identity", "seed", "checkpoint"])
+    for metric in ("error", "nll", "ece"):
+        assert (collected[metric] - records[metric]).abs().max() <= 0.5e-6
+
+
+def test_a_part_of_the_records_loses_nothing_and_says_what_is_missing(recorded, tmp_path):
+    target = tmp_path / "small.csv"
+    sweep.collect(recorded, target)
+    whole = target.read_bytes()
+    shutil.rmtree(recorded[0].folder)  # its records lie on another machine now
+    assert "missing" not in sweep.collect(recorded, target)
+    assert target.read_bytes() == whole
+    target.unlink()
+    recorded[1].record_path(1).unlink()
+    said = sweep.collect(recorded, target)
+    assert "5 records of 3 runs" in said
+    assert f"missing: {recorded[0].identity}, seeds 0-1" in said
+    assert f"missing: {recorded[1].identity}, seeds 1" in said
+    shutil.rmtree(tmp_path / "runs")
+    assert "5 records of 3 runs" in sweep.collect(recorded, target)
+    with pytest.raises(FileNotFoundError, match="no record of this grid"):
+        sweep.collect(recorded, tmp_path / "other.csv")
+
+
+def test_collecting_takes_out_what_the_grid_no_longer_holds(recorded, tmp_path):
+    target = tmp_path / "small.csv"
+    sweep.collect(recorded, target)
+    said = sweep.collect(recorded[:2], target)
+    assert said.count("no longer in the grid") == 2
+    assert set(pd.read_csv(target)["identity"]) == {run.identity for run in recorded[:2]}
+
+
+def test_collecting_refuses_broken_foreign_moved_and_contradicting_records(recorded, tmp_path):
+    target = tmp_path / "small.csv"
+    sweep.collect(recorded, target)
+    before = target.read_bytes()
+    path = recorded[0].record_path(1)
+    good = path.read_text()
+    test = json.loads(good)["test"]
+    for broken, reason in [
+        (good[: len(good) // 2], "not a whole record"),
+        (good.replace('"schema": 1', '"schema": 99', 1), "schema 99"),
+        (recorded[1].record_path(1).read_text(), "it was moved"),
+        (recorded[0].record_path(0).read_text(), "it was moved"),
+        (json.dumps({**json.loads(good), "test": {**test, "last": {**test["last"], "nll": 7.0}}}), "nll = .* says 7.0"),
+    ]:
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=reason) as error:
+            sweep.collect(recorded, target)
+        assert str(path) in str(error.value) or recorded[0].identity in str(error.value)
+        assert target.read_bytes() == before
+
+
+def test_numbers_that_another_run_gives_only_to_many_digits_are_no_contradiction(recorded, tmp_path):
+    target = tmp_path / "small.csv"
+    sweep.collect(recorded, target)
+    before = target.read_bytes()
+    path = recorded[0].record_path(0)
+    record = json.loads(path.read_text())
+    stored = float(pd.read_csv(target, dtype=str)["nll"][0])
+    record["test"]["best"]["nll"] = stored + 1e-9
+    record["provenance"]["date"] = "2030-01-01T00:00:00+00:00"
+    path.write_text(json.dumps(record))
+    sweep.collect(recorded, target)
+    assert target.read_bytes() == before
+
+
+# --- profiles and clusters -------------------------------------------------------------------------------------
+
+
+def engine(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), *arguments]
+
+
+def run_engine(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        engine(*arguments), cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def run_engine_until(condition: Callable[[], bool], log: Path, *arguments: str, **environment: str) -> None:
+    """Start the engine and kill it and its children as soon as the condition holds, or after a minute."""
+    with log.open("w") as file:
+        running = subprocess.Popen(
+            engine(*arguments),
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 60
+            while not condition() and running.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            kill_group(running)
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_a_local_profile_plans_the_sweep(grid, profile):
+    done = run_engine("--profile", f"workflow/profiles/{profile}", "-n", "sweep", "--config", f"grid={grid}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "train        4" in done.stdout + done.stderr
+    # The profile's device reaches the jobs although --config names the grid.
+    assert sweep.settings(grid, PROFILES / profile)["device"] == {"cpu": "cpu", "gpu": "cuda"}[profile]
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES.iterdir()), ids=lambda path: path.name)
+def test_a_profile_says_where_jobs_run_and_is_resumable(profile):
+    content = yaml.safe_load((profile / "config.yaml").read_text())
+    assert content["configfile"] == "sweep.yaml"
+    assert content["keep-going"] and content["rerun-incomplete"] and content["nolock"]
+    assert set(yaml.safe_load((profile / "sweep.yaml").read_text())) <= set(sweep.SETTINGS) - {"grid"}
+
+
+@pytest.fixture
+def slurm(tmp_path) -> dict[str, str]:
+    """An environment in which Slurm's commands are those of fake_slurm.py."""
+    if find_spec("snakemake_executor_plugin_slurm") is None:
+        pytest.skip("snakemake-executor-plugin-slurm is not installed: pip install '.[cluster]'")
+    commands, notes = tmp_path / "bin", tmp_path / "slurm"
+    commands.mkdir()
+    notes.mkdir()
+    for name in ("sbatch", "srun", "sacct", "squeue", "scancel", "sinfo", "scontrol", "sacctmgr"):
+        (commands / name).symlink_to(ROOT / "tests" / "fake_slurm.py")
+    return {"PATH": f"{commands}:{os.environ['PATH']}", "FAKE_SLURM": str(notes)}
+
+
+SLURM = (
+    "--profile",
+    "workflow/profiles/slurm",
+    "--slurm-init-seconds-before-status-checks",
+    "1",
+    "--latency-wait",
+    "5",
+)
+
+
+def test_slurm_gets_valid_submissions_one_for_each_job(grid, slurm, tmp_path):
+    notes, log = Path(slurm["FAKE_SLURM"]), tmp_path / "log"
+    arguments = (*SLURM, "--slurm-logdir", str(tmp_path / "logs"), "sweep", "--config", f"grid={grid}")
+    run_engine_until(lambda: len(list(notes.glob("job*.state"))) == 4, log, *arguments, **slurm)
+    given = [json.loads(path.read_text()) for path in notes.glob("job*.json")]
+    assert len(given) == 4, log.read_text()[-3000:]  # the seeds of its network train together
+    memory, minutes = sweep.LIMITS["smoke", "cuda"]
+    for options in given:
+        asked = {name: options[name] for name in ("partition", "mem", "time", "gpus", "cpus_per_task")}
+        assert asked == {
+            "partition": "gpu",
+            "mem": str(memory),
+            "time": str(minutes),
+            "gpus": "1",
+            "cpus_per_task": "4",
+        }
+        assert "--executor slurm-jobstep" in options["wrap"]
+    assert len({options["comment"] for options in given}) == 4
+
+
+def test_a_sweep_runs_through_slurm(grid, slurm, tmp_path):
+    one = write_grid(tmp_path / "one.yaml", {**yaml.safe_load(grid.read_text()), "vary": {"loss": ["gence"]}})
+    arguments = ("sweep", *SLURM, "--slurm-logdir", str(tmp_path / "logs"), "--set-threads", "train=1")
+    done = run_engine(*arguments, "--config", f"grid={one}", "device=cpu", **slurm, FAKE_SLURM_RUNS="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tmp_path / "runs").glob("*/seed*.json"))) == 2
+    assert len(list((tmp_path / "runs").glob("*/train-0-1.ipynb"))) == 1
+
+
+class FakeKubernetes(BaseHTTPRequestHandler):
+    """The part of the Kubernetes interface that the plugin calls: it takes jobs and says that they failed."""
+
+    jobs: list[dict]
+
+    def answer(self, content: dict) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/jobs"):
+            self.jobs.append(body)
+        self.answer(body)
+
+    def do_GET(self) -> None:
+        self.answer({"items": []} if "pods" in self.path else {"status": {"failed": 1}})
+
+    def do_DELETE(self) -> None:
+        self.answer({})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_kubernetes_gets_valid_jobs(grid, tmp_path):
+    for plugin in ("snakemake_executor_plugin_kubernetes", "snakemake_storage_plugin_fs"):
+        if find_spec(plugin) is None:
+            pytest.skip(f"{plugin} is not installed: pip install '.[cluster]'")
+    rsync = tmp_path / "bin" / "rsync"  # the storage plugin copies with it; not every machine has it
+    rsync.parent.mkdir()
+    rsync.write_text('#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\nexec cp -r "$1" "$2"\n')
+    rsync.chmod(0o755)
+    handler = type("Handler", (FakeKubernetes,), {"jobs": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    named = {"cluster": {"server": f"http://127.0.0.1:{server.server_port}"}, "name": "fake"}
+    context = {"context": {"cluster": "fake", "user": "fake"}, "name": "fake"}
+    config = {"clusters": [named], "contexts": [context], "users": [{"name": "fake", "user": {}}]}
+    kubeconfig = write_grid(tmp_path / "kubeconfig", {**config, "current-context": "fake", "kind": "Config"})
+    try:
+        run_engine_until(
+            lambda: len(handler.jobs) == 4,
+            tmp_path / "log",
+            *("--profile", "workflow/profiles/kubernetes", "--default-storage-prefix", str(tmp_path / "volume")),
+            *("sweep", "--config", f"grid={grid}", f"out={tmp_path / 'volume' / 'runs'}"),
+            KUBECONFIG=str(kubeconfig),
+            PATH=f"{rsync.parent}:{os.environ['PATH']}",
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(handler.jobs) == 4, (tmp_path / "log").read_text()[-3000:]
+    for job in handler.jobs:
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        for part in ("requests", "limits"):  # Kubernetes refuses a GPU that is not in both
+            assert container["resources"][part]["nvidia.com/gpu"] == "1"
+            assert container["resources"][part]["memory"] == f"{sweep.LIMITS['smoke', 'cuda'][0]}M"
+        assert {"name": "gence", "mountPath": "/mnt/gence"} in container["volumeMounts"]
+        assert "--allowed-rules train" in container["args"][1]
+    assert len({job["spec"]["template"]["spec"]["containers"][0]["args"][1] for job in handler.jobs}) == 4
+
+
+# --- kills -----------------------------------------------------------------------------------------------------
+
+
+def processes_of(token: str) -> list[int]:
+    """All processes that inherited the environment of the sweep, orphans included."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if token.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # it ended, or is not ours
+            continue
+    return sorted(found)
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Watch(threading.Thread):
+    """Sees every version of every record: a record that is written again has another inode."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.versions, self.done = folder, {}, threading.Event()
+
+    def run(self) -> None:
+        while not self.done.wait(0.02):
+            for path in self.folder.glob("*/seed*.json"):
+                state = path.stat()
+                self.versions.setdefault(path, set()).add((state.st_ino, state.st_mtime_ns))
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes of a sweep through /proc")
+def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_path):
+    """Engine and trainings get SIGKILL at random moments; orphans of a killed engine go on beside the next one."""
+    out, rng, token = tmp_path / "runs", random.Random(0), f"GENCE_KILL_TEST={tmp_path}"
+    fixed = {"tier": "smoke", "seeds": [0, 1], "n_per_class": 5, "out": str(out)}
+    vary = {"batch_size": [16, 32], "rho": [float(n) for n in range(1, KILL_RUNS // 2 + 1)]}
+    grid = write_grid(tmp_path / "grid.yaml", {"fixed": fixed, "vary": vary})
+    command = engine("--profile", "workflow/profiles/cpu", "--cores", "2", "sweep", "--config", f"grid={grid}")
+    environment = os.environ | dict([token.split("=", 1)])
+    watch = Watch(out)
+    watch.start()
+    kills = Counter()
+    try:
+        with (tmp_path / "log").open("w") as log:
+
+            def start() -> subprocess.Popen:
+                return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+            running = start()
+            # One kill for every two runs, at a moment after some more records appeared.
+            for goal in range(2, 2 * KILL_RUNS, 4):
+                while len(watch.versions) < goal and running.poll() is None:
+                    time.sleep(0.05)
+                time.sleep(rng.uniform(0, 2))
+                if running.poll() is not None:
+                    break
+                if rng.random() < 0.5:
+                    kill([running.pid])
+                    kills["engine"] += 1
+                    running.wait()
+                    running = start()
+                elif trainings := [pid for pid in processes_of(token) if pid != running.pid]:
+                    kill([rng.choice(trainings)])
+                    kills["training"] += 1
+            running.wait(timeout=600)
+            if running.returncode != 0:  # a training that was killed too often fails the sweep, not the next one
+                start().wait(timeout=600)
+    finally:
+        kill(processes_of(token))
+        watch.done.set()
+        watch.join()
+    print(f"{KILL_RUNS} runs, killed: {dict(kills)}")
+    assert kills["engine"] >= 1 and kills["training"] >= 1
+
+    log_text = (tmp_path / "log").read_text()[-3000:]
+    runs_of_grid = sweep.read_grid(grid)
+    assert "missing" not in sweep.collect(runs_of_grid, tmp_path / "grid.csv"), log_text  # all there, and all whole
+    assert len(pd.read_csv(tmp_path / "grid.csv")) == 4 * len(runs_of_grid)
+    assert {len(versions) for versions in watch.versions.values()} == {1}, "a record was written twice"
+    assert len(watch.versions) == 2 * len(runs_of_grid)
+    again = run_engine("--profile", "workflow/profiles/cpu", "-n", "sweep", "--config", f"grid={grid}")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".part")]
+
+
+# --- the page about running ------------------------------------------------------------------------------------
+
+PAGE = ROOT / "book" / "running.md"
+
+
+def commands_of_the_page() -> list[str]:
+    inside, found = False, []
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("```"):
+            inside = line == "```bash"
+        elif inside and line.strip():
+            found.append(line.split("  #")[0].strip())
+    return found
+
+
+def test_the_page_about_running_names_what_exists():
+    commands = commands_of_the_page()
+    assert len(commands) > 8
+    for command in commands:
+        for word in shlex.split(command):
+            path = word.split("=")[-1].split(":")[0]
+            if path.startswith(("workflow/", "notebooks/")):
+                assert (ROOT / path).exists(), f"{path} in: {command}"
+
+
+@pytest.mark.parametrize("command", [c for c in commands_of_the_page() if c.startswith("make ")])
+def test_make_knows_the_commands_of_the_page(command):
+    done = subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "sweep" in done.stdout

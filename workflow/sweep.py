@@ -1,0 +1,439 @@
+"""Grids of runs: what they hold, what they cost, what they gave. The Snakefile, the Makefile and the tests call this.
+
+With `python workflow/sweep.py` before them:
+
+    cost GRID [PROFILE]        runs, seeds, jobs and hours, before anything starts
+    calibrate GRID [PROFILE]   measure here how fast the networks of a grid train, for `cost`
+    collect GRID [PROFILE]     merge the records of a grid into results/<grid>.csv
+    train NOTEBOOK PARAMETERS  execute one job: PARAMETERS is the JSON text of its run
+
+A *grid* is a YAML file: one mapping of `fixed` and `vary`, or a list of them. A *run* is one setting with its seeds; a
+*job* is what the engine starts: a run, or some seeds of it where its network is large. PROFILE is a folder of
+workflow/profiles; its sweep.yaml says on which device and how many seeds to a job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a job must not wait for torch before its kernel starts
+    import pandas as pd
+
+    from gence.runs import RunParameters
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "notebooks" / "experiments" / "train.ipynb"
+RESULTS = ROOT / "results"
+RATES = RESULTS / "benchmarks"
+RATES_SCHEMA = 1
+# Networks whose seeds train together, in one stack: to split them into jobs would only cost time.
+TRAINED_TOGETHER = ("linear", "mlp")
+# What a job asks a cluster for: MB of memory, and minutes (for each seed that trains on its own). These are limits and
+# no measurements; a job that hits one is started again with twice as much.
+LIMITS = {
+    ("smoke", "cpu"): (2_000, 20),
+    ("smoke", "cuda"): (8_000, 20),
+    ("laptop", "cpu"): (4_000, 120),
+    ("laptop", "cuda"): (8_000, 60),
+    ("full", "cpu"): (16_000, 2_880),
+    ("full", "cuda"): (32_000, 720),
+}
+SETTINGS = ("grid", "device", "out", "seeds_per_job")
+# What decides how fast a run trains, as far as its parameters have these names.
+RATE_KEYS = ("dataset", "model", "batch_size", "recipe", "precision")
+CALIBRATION_EPOCHS = (3, 9, 27, 81, 243)
+CALIBRATION_SECONDS = 1.0
+KEY = ["identity", "seed", "checkpoint"]
+ORIGIN = ("commit", "dirty", "device", "torch", "date", "duration_s")
+DECIMALS = 6
+
+
+# --- what a grid holds -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the engine starts: a run with the seeds that this job trains."""
+
+    run: RunParameters
+
+    @property
+    def notebook(self) -> str:
+        """Where its executed notebook goes, beside its records."""
+        return f"{self.run.folder}/train-{self.run.seeds_text}.ipynb"
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Its seeds that have no record yet."""
+        return tuple(seed for seed in self.run.seeds if not self.run.record_path(seed).exists())
+
+    def memory_mb(self, attempt: int = 1) -> int:
+        return LIMITS[self.run.tier, _kind(self.run.device)][0] * attempt
+
+    def minutes(self, attempt: int = 1) -> int:
+        one_by_one = 1 if self.run.model in TRAINED_TOGETHER else len(self.run.seeds)
+        return LIMITS[self.run.tier, _kind(self.run.device)][1] * one_by_one * attempt
+
+
+def read_grid(path: str | Path, **overrides: Any) -> list[RunParameters]:
+    """The runs of a grid file, each one once.
+
+    Raises:
+        ParameterError: as `gence.runs.expand_grid`; the same run in two blocks.
+        FileNotFoundError: no such file; the message names the grids there are.
+    """
+    import yaml
+
+    from gence import runs
+
+    path = Path(path)
+    if not path.is_file():
+        known = ", ".join(sorted(str(p.relative_to(ROOT)) for p in (ROOT / "workflow" / "grids").glob("*.yaml")))
+        raise FileNotFoundError(f"no grid {path}. The grids are: {known}.")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    expanded: dict[str, RunParameters] = {}
+    for number, block in enumerate(content if isinstance(content, list) else [content], start=1):
+        if not isinstance(block, Mapping):
+            raise runs.ParameterError(
+                f"{path}, block {number}: a grid has the sections fixed and vary, but got {block!r}"
+            )
+        for run in runs.expand_grid({**block, "fixed": {**(block.get("fixed") or {}), **overrides}}):
+            if run.identity in expanded:
+                raise runs.ParameterError(f"{path}, block {number} holds a run again: {run.identity}")
+            expanded[run.identity] = run
+    return list(expanded.values())
+
+
+def jobs_of(run: RunParameters, seeds_per_job: int | None = None) -> list[Job]:
+    """A run's jobs: one, or one for every `seeds_per_job` seeds of a network that does not train many at once."""
+    run = run.effective()
+    size = len(run.seeds) if seeds_per_job is None or run.model in TRAINED_TOGETHER else seeds_per_job
+    parts = [run.seeds[start : start + size] for start in range(0, len(run.seeds), size)]
+    return [Job(run.model_copy(update={"seeds": part})) for part in parts]
+
+
+def read_jobs(config: Mapping[str, Any]) -> list[Job]:
+    """The jobs of the grid that a configuration names: `grid`, and perhaps `device`, `out`, `seeds_per_job`."""
+    from gence import runs
+
+    for name in config:
+        if name not in SETTINGS:
+            raise runs.ParameterError(f"unknown setting {name!r} of a sweep. The settings are: {', '.join(SETTINGS)}.")
+    size = config.get("seeds_per_job")
+    if size is not None and not (isinstance(size, int) and size >= 1):
+        raise runs.ParameterError(f"seeds_per_job = {size!r} is not allowed: use a whole number >= 1, or leave it out.")
+    overrides = {name: config[name] for name in ("device", "out") if config.get(name)}
+    return [job for run in read_grid(config["grid"], **overrides) for job in jobs_of(run, size)]
+
+
+def settings(grid: Path, profile: Path | None) -> dict[str, Any]:
+    """The configuration of a sweep: its grid, and what the profile's sweep.yaml says."""
+    import yaml
+
+    found = {} if profile is None else yaml.safe_load((profile / "sweep.yaml").read_text(encoding="utf-8"))
+    return {**(found or {}), "grid": str(grid)}
+
+
+def _kind(device: str) -> str:
+    return "cuda" if device.startswith("cuda") else "cpu"
+
+
+def _as_seeds(seeds: Iterable[int]) -> str:
+    """Seeds in short, as a run writes them: 0-3,7."""
+    from gence import runs
+
+    return runs.RunParameters.of(seeds=list(seeds)).seeds_text
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------
+
+
+def read_rates(folder: Path = RATES) -> list[dict[str, Any]]:
+    """Measured training speeds, from the files training-*.json: one row for each network and device."""
+    rows = []
+    for path in sorted(folder.glob("training-*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("schema") != RATES_SCHEMA:
+            raise SystemExit(f"{path} has schema {content.get('schema')}, expected {RATES_SCHEMA}: measure it again")
+        device = content["provenance"]["device"]
+        rows += [{**row, "device": _kind(device), "device_name": device} for row in content["rates"]]
+    return rows
+
+
+def rate_of(run: RunParameters, rates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The measured speed for a run: of the rows that do not contradict it, the one that says most."""
+    is_so = _speed_setting(run)
+    fitting = [
+        row for row in rates if all(row[name] == is_so.get(name) for name in (*RATE_KEYS, "device") if name in row)
+    ]
+    return max(fitting, key=lambda row: sum(name in row for name in RATE_KEYS), default=None)
+
+
+def _speed_setting(run: RunParameters) -> dict[str, Any]:
+    """What decides how fast a run trains."""
+    known = [name for name in RATE_KEYS if name in type(run).model_fields]
+    return {name: getattr(run, name) for name in known} | {"device": _kind(run.device)}
+
+
+def cost(jobs: Sequence[Job], rates: Sequence[Mapping[str, Any]]) -> str:
+    """What a sweep holds, what is left to do, and how long that takes: in hours of one device, or unknown."""
+    todo = [(job, len(job.missing)) for job in jobs if job.missing]
+    n_seeds, left = sum(len(job.run.seeds) for job in jobs), sum(missing for _, missing in todo)
+    lines = [
+        f"{_count({job.run.identity for job in jobs}, 'run')}, {n_seeds} seeds, {_count(jobs, 'job')}",
+        f"to do: {left} seeds in {_count(todo, 'job')}; {n_seeds - left} seeds have their record",
+    ]
+    hours: dict[str, float] = {}
+    unknown: dict[str, int] = {}
+    for job, missing in todo:
+        row = rate_of(job.run, rates)
+        images = None if row is None else _images(job.run)
+        if images is None:
+            reason = "no measured rate" if row is None else "its data set is not here to be counted"
+            where = f"{job.run.dataset}, {job.run.model}, batch {job.run.batch_size}, {_kind(job.run.device)}: {reason}"
+            unknown[where] = unknown.get(where, 0) + missing
+        else:
+            name = row["device_name"]
+            hours[name] = hours.get(name, 0.0) + missing * images / row["images_per_s"] / 3600
+    lines += [f"training time: {_duration(spent)} of one {device}" for device, spent in hours.items()]
+    lines += [f"training time unknown: {where} ({missing} seeds)" for where, missing in unknown.items()]
+    if any("no measured rate" in where for where in unknown):
+        lines.append("measure on the machine that will train: make calibrate GRID=... PROFILE=...")
+    return "\n".join(lines)
+
+
+def _count(things: Sequence | set, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, math.ceil(60 * hours))} min"
+
+
+def _images(run: RunParameters) -> int | None:
+    """Training images that one seed sees, or None where the data set cannot be read."""
+    size = _training_size(run.dataset, run.n_per_class, run.rho, getattr(run, "fraction", None))
+    return None if size is None else size * run.epochs
+
+
+@lru_cache
+def _training_size(dataset: str, n_per_class: int | None, rho: float, fraction: float | None) -> int | None:
+    from gence import data
+
+    regime = {} if fraction is None else {"fraction": fraction}
+    try:  # every seed has a training set of the same size
+        return int(data.load_splits(dataset, 0, n_per_class, rho, **regime).class_counts.sum())
+    except (OSError, ValueError):
+        return None
+
+
+def calibrate(jobs: Sequence[Job], folder: Path = RATES) -> list[Path]:
+    """Measure how fast each network of a grid trains on this machine, and add it to training-<device>.json.
+
+    Measured are real runs of the grid with few epochs, in a folder of their own. The time of one epoch is taken off, so
+    that loading and the last evaluation do not count. Validation after every epoch does: long runs are a bit faster.
+    """
+    alike = {tuple(_speed_setting(job.run).items()): job.run for job in reversed(jobs)}
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for setting, run in reversed(alike.items()):
+        row = dict(setting) | _measure(run)
+        print(f"{run.dataset}, {run.model}, batch {run.batch_size}: {row['images_per_s']} images/s", flush=True)
+        measured.setdefault(run.device, []).append(row)
+    return [_add_rates(folder, device, rows) for device, rows in measured.items()]
+
+
+def _add_rates(folder: Path, device: str, rows: list[dict[str, Any]]) -> Path:
+    """Write measured speeds into the file of their device, in place of older ones of the same settings."""
+    from gence import runs
+
+    path = folder / f"training-{_kind(device)}.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["rates"] if path.exists() else []
+    settings = [[row.get(name) for name in RATE_KEYS] for row in rows]
+    kept = [row for row in known if [row.get(name) for name in RATE_KEYS] not in settings]
+    content = {"schema": RATES_SCHEMA, "provenance": runs.provenance(device), "rates": kept + rows}
+    runs.write_atomically(path, json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def _measure(run: RunParameters) -> dict[str, float | int]:
+    from gence import runs
+
+    def train(epochs: int) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as scratch:
+            # The smoke tier would cut the epochs.
+            short = run.model_copy(update={"epochs": epochs, "tier": "laptop", "out": scratch})
+            return json.loads(runs.execute(short, progress=False)[0].read_text(encoding="utf-8"))
+
+    train(1)  # the first training of a process also loads and compiles
+    first = train(1)["provenance"]["duration_s"]
+    for epochs in CALIBRATION_EPOCHS:
+        record = train(epochs)
+        seconds = record["provenance"]["duration_s"] - first
+        if seconds >= CALIBRATION_SECONDS:
+            break
+    if seconds <= 0:
+        raise SystemExit(f"{run.identity} is too fast to be measured: {epochs} epochs take no longer than one")
+    images = sum(record["class_counts"]) * (epochs - 1) * len(run.seeds)
+    return {"seeds_together": len(run.seeds), "seconds": round(seconds, 3), "images_per_s": round(images / seconds, 1)}
+
+
+# --- what it gave ----------------------------------------------------------------------------------------------
+
+
+def collect(grid: list[RunParameters], target: Path) -> str:
+    """Merge the records of a grid into one table; say which are missing.
+
+    The same records give the same bytes. Rows that the table has and the folder lacks stay (their records may lie on
+    another machine); rows of runs that the grid does not hold any more go.
+
+    Raises:
+        ValueError: a record that is not whole, of another schema, in the wrong place, or with other numbers than the
+            table has for it; with its path.
+    """
+    import pandas as pd
+
+    from gence import runs
+
+    tables, missing = [], []
+    for run in grid:
+        paths = {run.record_path(seed): seed for seed in run.effective().seeds}
+        here = [path for path in paths if path.exists()]
+        if here:
+            tables.append(_rows_of(run, {str(path): paths[path] for path in here}))
+        if absent := [seed for path, seed in paths.items() if not path.exists()]:
+            missing.append((run.identity, absent))
+    if not tables and not target.exists():
+        raise FileNotFoundError(f"no record of this grid under {grid[0].folder.parent}: run it first (make sweep)")
+
+    new = _as_text(pd.concat(tables)) if tables else pd.DataFrame(columns=KEY)
+    old = pd.read_csv(target, dtype=str, keep_default_na=False) if target.exists() else pd.DataFrame(columns=KEY)
+    identities = {run.identity for run in grid}
+    gone = sorted(set(old["identity"]) - identities)
+    table = _merged(old[old["identity"].isin(identities)], new, target)
+    runs.write_atomically(target, table.to_csv(index=False, lineterminator="\n"))
+
+    known = set(zip(table["identity"], table["seed"].astype(int), strict=True))
+    missing = [(name, [seed for seed in seeds if (name, seed) not in known]) for name, seeds in missing]
+    missing = [(name, seeds) for name, seeds in missing if seeds]
+    lines = [f"{target}: {_count(known, 'record')} of {len({name for name, _ in known})} runs"]
+    lines += [f"taken out, no longer in the grid: {name}" for name in gone]
+    lines += [f"missing: {name}, seeds {_as_seeds(seeds)}" for name, seeds in missing]
+    if missing:
+        lines.append("train them: make sweep GRID=... (and delete a notebook train-*.ipynb whose records are gone)")
+    return "\n".join(lines)
+
+
+def _rows_of(run: RunParameters, seeds: Mapping[str, int]) -> pd.DataFrame:
+    """The rows of a run's records (path to seed), with their provenance."""
+    from gence import runs
+
+    table = runs.read_records(run.folder)
+    table = table[table["path"].isin(seeds)]
+    for row in table.to_dict("records"):
+        if (row["identity"], row["seed"]) != (run.identity, seeds[row["path"]]):
+            raise ValueError(f"{row['path']} holds the record of {row['identity']}, seed {row['seed']}: it was moved")
+    origins = {path: json.loads(Path(path).read_text(encoding="utf-8"))["provenance"] for path in seeds}
+    for name in ORIGIN:
+        table[name] = [origins[path].get(name) for path in table["path"]]
+    return table.drop(columns="path")
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """In a fixed order of columns, numbers rounded to what another run reproduces; all of it as text."""
+    measured = table.columns[list(table.columns).index("checkpoint") + 1 :]
+    middle = [name for name in table.columns if name not in (*KEY, *measured, *ORIGIN)]
+    order = [*KEY, *middle, *(name for name in measured if name not in ORIGIN), *ORIGIN]
+    table = table[order].astype(object)
+    for name in order:
+        digits = DECIMALS if name in measured or name == "train_error" else None
+        table[name] = [_text(value, digits) for value in table[name]]
+    return table
+
+
+def _text(value: Any, digits: int | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, sort_keys=True)
+    return repr(round(float(value), digits)) if isinstance(value, float) and digits is not None else str(value)
+
+
+def _merged(old: pd.DataFrame, new: pd.DataFrame, target: Path) -> pd.DataFrame:
+    """The rows of both tables, each one once; where both have a row they must agree in all but its provenance."""
+    import pandas as pd
+
+    old, new = old.set_index(KEY), new.set_index(KEY)
+    both = old.index.intersection(new.index)
+    columns = [name for name in new.columns if name in old.columns and name not in ORIGIN]
+    differs = (old.loc[both, columns] != new.loc[both, columns]).stack()
+    for *key, name in differs[differs].index:
+        raise ValueError(
+            f"{target} has {name} = {old.loc[tuple(key), name]} for {key[0]}, seed {key[1]}, but the record says "
+            f"{new.loc[tuple(key), name]}. Decide which one holds, then delete the row or the record."
+        )
+    table = pd.concat([old, new.drop(both)]).fillna("").reset_index()
+    return table.sort_values(KEY, key=lambda column: column.astype(int) if column.name == "seed" else column)
+
+
+# --- one job ---------------------------------------------------------------------------------------------------
+
+
+def train(target: Path, parameters: Mapping[str, Any]) -> None:
+    """Execute the experiment's notebook; its executed copy appears whole or not at all.
+
+    The notebook writes the records itself. It is executed elsewhere and moved into place last: so a killed job leaves
+    nothing half-written, and an orphan of a killed engine does not write into the file of the job that replaced it.
+    """
+    import papermill
+
+    with tempfile.TemporaryDirectory() as scratch:
+        executed = Path(scratch) / "executed.ipynb"
+        papermill.execute_notebook(NOTEBOOK, executed, parameters=dict(parameters), progress_bar=False)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(executed, copy)
+        os.replace(copy, target)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("cost", "calibrate", "collect"):
+        command = commands.add_parser(name)
+        command.add_argument("grid", type=Path)
+        command.add_argument("profile", type=Path, nargs="?")
+    job = commands.add_parser("train")
+    job.add_argument("notebook", type=Path)
+    job.add_argument("parameters", type=json.loads)
+    given = parser.parse_args()
+    if given.command == "train":
+        train(given.notebook, given.parameters)
+        return 0
+    config = settings(given.grid, given.profile)
+    jobs = read_jobs(config)
+    if given.command == "cost":
+        print(f"{given.grid}: {cost(jobs, read_rates())}")
+    elif given.command == "calibrate":
+        print("\n".join(f"written: {path}" for path in calibrate(jobs)))
+    else:
+        overrides = {name: config[name] for name in ("device", "out") if config.get(name)}
+        print(collect(read_grid(given.grid, **overrides), RESULTS / f"{given.grid.stem}.csv"))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, FileNotFoundError) as error:  # a wrong grid or record: the message says all there is to say
+        sys.exit(str(error))
