@@ -126,7 +126,7 @@ _PAPER = Recipe(batch_size=128, epochs=350, augment="crop+flip", precision="floa
 _REFERENCE_CODE = dataclasses.replace(_PAPER, reduction="sum", clip_norm=2.0, milestones=(149 / 350, 249 / 350))
 
 RECIPES: dict[str, Recipe] = {
-    "laptop": Recipe(),
+    "laptop": Recipe(epochs=50),
     "paper": _PAPER,
     "paper-tiny-imagenet": dataclasses.replace(_PAPER, epochs=100, milestones=(0.4, 0.6)),
     "reference-code": _REFERENCE_CODE,
@@ -159,7 +159,7 @@ def recipe_names() -> tuple[str, ...]:
 def make_recipe(name: str, **overrides: Any) -> Recipe:
     """Return a recipe by name, with some of its settings replaced.
 
-    - ``"laptop"``: the default of :class:`Recipe`, for small networks.
+    - ``"laptop"``: the default of :class:`Recipe` for 50 epochs, for small networks.
     - ``"paper"``, ``"paper-tiny-imagenet"``: as the GenCE paper states it. What it does not state (augmentation, no
       clipping, no Nesterov, float32) is filled in: the augmentation is that of the code the paper builds on.
     - ``"reference-code"``, ``"reference-code-tiny-imagenet"``: as that code does it. It sums the loss over the batch

@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +31,7 @@ import torch
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from gence import data, losses, models, training
+from gence import data, losses, metrics, models, recipes, training
 
 __all__ = [
     "ParameterError",
@@ -48,10 +49,16 @@ __all__ = [
 ]
 
 # Counts up when a change of the code changes results for the same parameters; old records are then left alone.
-ALGORITHM = 1
-RECORD_SCHEMA = 1
+ALGORITHM = 2
+RECORD_SCHEMA = 2
 TIERS = ("smoke", "laptop", "full")
 SMOKE_SEEDS, SMOKE_EPOCHS = 2, 3
+# Settings of the recipe that are parameters of their own.
+RECIPE_SETTINGS = ("batch_size", "epochs", "lr", "weight_decay")
+# Networks whose seeds train together, in one stack, as long as their inputs are features.
+STACKED = ("linear", "mlp")
+# A mirrored character is another one or none.
+CHARACTERS = ("digits", "mnist", "emnist_letters", "svhn")
 # Parameters that say where and how wide to run, not what: they do not enter the identity of a single seed's record.
 NOT_IDENTITY = ("seeds", "device", "out")
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -141,11 +148,17 @@ class RunParameters(Parameters):
         loss: one of ``gence.losses.loss_names()``.
         loss_options: options of that loss, as a dictionary or its JSON text.
         n_per_class: training samples of each class (of the head class for rho > 1); None takes all.
+        fraction: share of the training set that is kept, in (0, 1]; not together with `n_per_class`.
         rho: imbalance ratio of the training set, >= 1.
-        batch_size: samples in a batch, or ``"full"``.
+        label_noise: share of the training labels that are replaced by others, in [0, 1).
+        recipe: one of ``gence.recipes.recipe_names()``.
+        recipe_options: other settings of the recipe, as a dictionary or its JSON text.
+        batch_size: samples in a batch, or ``"full"``; None is the recipe's, as for the next three.
         epochs: passes over the training set.
-        lr: initial learning rate.
+        lr: the largest learning rate.
         weight_decay: L2 penalty.
+        foreign: image data sets on whose test images the trained network is scored too, for out-of-distribution
+            detection; ``"cifar10_c:fog:5"`` names a corruption and its severity.
         seeds: as in :class:`Parameters`.
         tier: as in :class:`Parameters`.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -164,15 +177,25 @@ class RunParameters(Parameters):
     loss: str = "gence"
     loss_options: dict[str, Any] = Field(default_factory=dict)
     n_per_class: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, le=1)
     rho: float = Field(default=1.0, ge=1)
-    batch_size: int | Literal["full"] = 32
-    epochs: int = Field(default=50, ge=1)
-    lr: float = Field(default=0.1, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    label_noise: float = Field(default=0.0, ge=0, lt=1)
+    recipe: str = "laptop"
+    recipe_options: dict[str, Any] = Field(default_factory=dict)
+    batch_size: int | Literal["full"] | None = None
+    epochs: int | None = Field(default=None, ge=1)
+    lr: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    foreign: tuple[str, ...] = ()
     device: str = "cpu"
     out: str = ""
 
-    @field_validator("loss_options", mode="before")
+    @field_validator("foreign", mode="before")
+    @classmethod
+    def _read_names(cls, value: Any) -> Any:
+        return tuple(filter(None, re.split(r"[\s,]+", value))) if isinstance(value, str) else value
+
+    @field_validator("loss_options", "recipe_options", mode="before")
     @classmethod
     def _read_options(cls, value: Any) -> Any:
         if isinstance(value, str):  # papermill's command line passes a dictionary as text
@@ -185,8 +208,8 @@ class RunParameters(Parameters):
 
     @field_validator("batch_size")
     @classmethod
-    def _check_batch_size(cls, value: int | str) -> int | str:
-        if value != training.FULL_BATCH and value < 1:
+    def _check_batch_size(cls, value: int | str | None) -> int | str | None:
+        if value is not None and value != recipes.FULL_BATCH and value < 1:
             raise ValueError("must be a whole number >= 1 or 'full'; nearest valid: 1")
         return value
 
@@ -203,24 +226,24 @@ class RunParameters(Parameters):
             ("dataset", self.dataset, data.dataset_names()),
             ("model", self.model, models.model_names()),
             ("loss", self.loss, losses.loss_names()),
+            ("recipe", self.recipe, recipes.recipe_names()),
+            *(("foreign", name, data.dataset_names()) for name in self.foreign if ":" not in name),
         ):
             if value not in known:
                 raise ValueError(
                     f"{name} = {value!r} is not allowed{_nearest(value, known)}. Allowed: {', '.join(known)}."
                 )
-        capacity = data.class_capacity(self.dataset)
-        if self.n_per_class is not None and self.n_per_class > capacity:
+        if self.n_per_class is not None and self.fraction is not None:
+            raise ValueError(
+                f"n_per_class = {self.n_per_class} and fraction = {self.fraction} are not allowed together: use one"
+            )
+        if self.n_per_class is not None and self.n_per_class > (capacity := data.class_capacity(self.dataset)):
             raise ValueError(
                 f"n_per_class = {self.n_per_class} is not allowed: {self.dataset!r} has {capacity} training samples "
                 f"for every class. Allowed: 1..{capacity}, or None for all; nearest valid: {capacity}."
             )
-        if losses.REGISTRY[self.loss].adapts == "update":
-            fixed = [name for name in losses.loss_names() if losses.REGISTRY[name].adapts != "update"]
-            raise ValueError(
-                f"loss = {self.loss!r} is not allowed here: it must be updated with validation logits after each "
-                f"epoch, which the loop that trains many seeds at once does not do. Train it in a loop of your own, "
-                f"or use one of: {', '.join(fixed)}."
-            )
+        self.make_recipe()
+        self._check_foreign()
         try:
             probe = self.make_loss(class_counts=[1.0, 1.0, 1.0])(torch.zeros(2, 3), torch.tensor([0, 1]))
             if probe.dim() > 0:
@@ -229,8 +252,18 @@ class RunParameters(Parameters):
             raise ValueError(f"loss_options = {self.loss_options} is not allowed: {error}") from None
         return self
 
+    def _check_foreign(self) -> None:
+        for name in self.foreign:
+            if ":" in name and not re.fullmatch(rf"cifar10_c:({'|'.join(data.CORRUPTIONS)}):[1-5]", name):
+                raise ValueError(
+                    f"foreign = {name!r} is not allowed: write cifar10_c:CORRUPTION:SEVERITY with a severity of 1 to 5 "
+                    f"and one of the corruptions {', '.join(data.CORRUPTIONS)}."
+                )
+        if self.foreign and len(data.dataset_info(self.dataset).shape) == 1:
+            raise ValueError(f"foreign = {self.foreign} is not allowed: {self.dataset!r} is no data set of images")
+
     def _smoke(self) -> dict[str, Any]:
-        return super()._smoke() | {"epochs": min(self.epochs, SMOKE_EPOCHS)}
+        return super()._smoke() | {"epochs": min(self.make_recipe().epochs, SMOKE_EPOCHS)}
 
     def make_loss(self, class_counts: Sequence[float]):
         """Build the loss module; a loss that needs the class counts of the training set gets them."""
@@ -238,18 +271,26 @@ class RunParameters(Parameters):
         counts = {"class_counts": class_counts} if "class_counts" in known else {}
         return losses.make_loss(self.loss, **(counts | self.loss_options))
 
-    def recipe(self) -> training.Recipe:
-        """Return the training recipe."""
-        return training.Recipe(self.batch_size, self.epochs, lr=self.lr, weight_decay=self.weight_decay)
+    def make_recipe(self) -> recipes.Recipe:
+        """Return the training recipe: the named one, with what is set here in place of its own."""
+        own = {name: getattr(self, name) for name in RECIPE_SETTINGS if getattr(self, name) is not None}
+        if twice := set(RECIPE_SETTINGS) & set(self.recipe_options):
+            raise ValueError(f"recipe_options holds {', '.join(sorted(twice))}, which is a parameter of its own")
+        recipe = recipes.make_recipe(self.recipe, **own, **self.recipe_options)
+        if "augment" not in self.recipe_options and recipe.augment != "none":
+            recipe = replace(recipe, augment=_augmentation(self.dataset, recipe.augment))
+        return recipe
 
     @property
     def identity(self) -> str:
         """Readable name plus a hash of everything that decides the numbers except the seed."""
         run = self.effective()
-        decides = run.model_dump(exclude=set(NOT_IDENTITY)) | {"algorithm": ALGORITHM}
+        recipe = run.make_recipe()  # whole, so that a recipe that is changed one day gives another identity
+        decides = run.model_dump(exclude={*NOT_IDENTITY, *RECIPE_SETTINGS, "recipe", "recipe_options"})
+        decides |= {"recipe": asdict(recipe), "algorithm": ALGORITHM}
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
-        size = "all" if run.n_per_class is None else run.n_per_class
-        return f"{run.dataset}-{run.model}-{run.loss}-n{size}-rho{run.rho:g}-b{run.batch_size}-{digest}"
+        size = f"n{run.n_per_class}" if run.n_per_class else f"f{run.fraction:g}" if run.fraction else "nall"
+        return f"{run.dataset}-{run.model}-{run.loss}-{size}-rho{run.rho:g}-b{recipe.batch_size}-{digest}"
 
     @property
     def folder(self) -> Path:
@@ -264,14 +305,19 @@ class RunParameters(Parameters):
         return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
 
     def record_path(self, seed: int) -> Path:
-        """Where the record of one seed goes."""
+        """Where the record of one seed goes; its logits lie beside it, in an .npz file of the same name."""
         return self.folder / f"seed{seed:04d}.json"
+
+    def checkpoint_path(self, seed: int) -> Path:
+        """Where the state of a training that is not done yet goes."""
+        return self.folder / "checkpoints" / f"seed{seed:04d}.pt"
 
 
 def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
-    """Train all seeds of a run that have no record yet, together, and write one record for each.
+    """Train all seeds of a run that have no record yet, and write one record for each.
 
-    Two processes that execute the same run wait for each other, so no seed is trained twice.
+    Small networks train together, larger ones one after the other, each from its checkpoint if it was interrupted. Two
+    processes that execute the same run wait for each other, so no seed is trained twice.
 
     Args:
         parameters: the run.
@@ -293,43 +339,103 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
     if run.device.startswith("cuda") and not torch.cuda.is_available():
         raise ParameterError(f"device = {run.device!r} is not there: torch sees no GPU on this machine. Use 'cpu'.")
     run.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.folder / ".lock"):  # released by the system when a process dies
-        missing = [seed for seed in run.seeds if not run.record_path(seed).exists()]
-        if missing:
-            _train_and_record(run, missing, progress)
+    stacked = _is_stacked(run)
+    for together in [run.seeds] if stacked else [(seed,) for seed in run.seeds]:
+        # Released by the system when a process dies. Seeds that train alone may train on different machines.
+        with FileLock(run.folder / (".lock" if stacked else f".seed{together[0]:04d}.lock")):
+            missing = [seed for seed in together if not run.record_path(seed).exists()]
+            if missing:
+                _train_and_record(run, missing, progress)
     return [run.record_path(seed) for seed in run.seeds]
 
 
 def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> None:
+    """Train some seeds in one stack, or a single one from its checkpoint, and write their records."""
     start = time.perf_counter()
-    splits = [data.load_splits(run.dataset, seed, run.n_per_class, run.rho) for seed in seeds]
-    n_features, n_classes = splits[0].x_train.shape[1], len(splits[0].class_names)
-    nets = [models.make_model(run.model, n_features, n_classes, seed) for seed in seeds]
-    outcomes = training.train_many(
-        nets,
-        splits,
-        run.make_loss(splits[0].class_counts.tolist()),
-        run.recipe(),
-        seeds,
-        device=run.device,
-        progress=progress,
-        label=run.identity,
-    )
+    regime = {name: getattr(run, name) for name in ("n_per_class", "rho", "fraction", "label_noise")}
+    splits = [data.load_splits(run.dataset, seed, **regime) for seed in seeds]
+    nets = [_network(run, split, seed) for split, seed in zip(splits, seeds, strict=True)]
+    loss, recipe = run.make_loss(splits[0].class_counts.tolist()), run.make_recipe()
+    options = {"device": run.device, "progress": progress, "label": run.identity}
+    foreign: dict[str, Any] = {}
+    if _is_stacked(run):
+        outcomes = training.train_many(nets, splits, loss, recipe, seeds, **options)
+    else:
+        kept = run.checkpoint_path(seeds[0])
+        kept.parent.mkdir(exist_ok=True)
+        outcomes = [training.train(nets[0], splits[0], loss, recipe, seeds[0], checkpoint=kept, **options)]
+        foreign = _score_foreign(run, nets[0], splits[0], outcomes[0], kept)
     origin = provenance(run.device) | {"tier": run.tier, "duration_s": round(time.perf_counter() - start, 3)}
+    origin["seeds_trained_together"] = len(seeds)
     for seed, split, outcome in zip(seeds, splits, outcomes, strict=True):
-        record = {
-            "schema": RECORD_SCHEMA,
-            "identity": run.identity,
-            "seed": seed,
-            "parameters": run.model_dump(exclude=set(NOT_IDENTITY)),
-            "class_counts": split.class_counts.tolist(),
-            "test": training.evaluate_outcome(outcome, split),
-            "best_epoch": outcome.best_epoch,
-            "train_error": outcome.train_error,
-            "history": outcome.history,
-            "provenance": origin | {"seeds_trained_together": len(seeds)},
-        }
+        training.save_outcome(outcome, split, run.record_path(seed).with_suffix(".npz"))
+        record = _record(run, seed, split, outcome) | {"foreign": foreign, "provenance": origin}
         write_atomically(run.record_path(seed), json.dumps(record, indent=1) + "\n")
+        run.checkpoint_path(seed).unlink(missing_ok=True)  # what it is for is done
+
+
+def _record(run: RunParameters, seed: int, split: data.Splits, outcome: training.Outcome) -> dict[str, Any]:
+    recipe = asdict(run.make_recipe())
+    return {
+        "schema": RECORD_SCHEMA,
+        "identity": run.identity,
+        "seed": seed,
+        "parameters": run.model_dump(exclude=set(NOT_IDENTITY)) | {name: recipe[name] for name in RECIPE_SETTINGS},
+        "recipe": recipe,
+        "class_counts": split.class_counts.tolist(),
+        "test": training.evaluate_outcome(outcome, split),
+        "class_error": {c: _class_errors(z["test"], split) for c, z in outcome.logits.items()},
+        "best_epoch": outcome.best_epoch,
+        "train_error": outcome.train_error,
+        "history": outcome.history,
+    }
+
+
+def _class_errors(logits: np.ndarray, split: data.Splits) -> list[float | None]:
+    """The test error of each class, None where it has no test sample."""
+    n_classes = len(split.class_names)
+    size = np.bincount(split.y_test, minlength=n_classes)
+    wrong = np.bincount(split.y_test, logits.argmax(1) != split.y_test, n_classes)
+    return [float(w / n) if n else None for w, n in zip(wrong, size, strict=True)]
+
+
+def _score_foreign(
+    run: RunParameters, net: torch.nn.Module, split: data.Splits, outcome: training.Outcome, kept: Path
+) -> dict[str, Any]:
+    """AUROC, AUPR and FPR95 of every score, for each foreign data set and checkpoint."""
+    found: dict[str, Any] = {}
+    for name in run.foreign:
+        images = _foreign_images(name, split.input_shape)
+        for checkpoint, logits in outcome.logits.items():
+            trained = training.load_network(kept, net, checkpoint)
+            options = {"precision": run.make_recipe().precision, "device": run.device}
+            of_foreign = training.predict(trained, images, split, **options)
+            scores = {s: metrics.ood_detection(logits["test"], of_foreign, s) for s in metrics.OOD_SCORES}
+            found.setdefault(name, {})[checkpoint] = scores
+    return found
+
+
+def _foreign_images(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    base, *how = name.split(":")
+    return data.cifar10_c(how[0], int(how[1]))[0] if how else data.load_test_images(base, shape)
+
+
+def _is_stacked(run: RunParameters) -> bool:
+    image = len(data.dataset_info(run.dataset).shape) > 1
+    return run.model in STACKED and not image and losses.REGISTRY[run.loss].adapts != "update"
+
+
+def _network(run: RunParameters, split: data.Splits, seed: int) -> torch.nn.Module:
+    """Small models of features run in float64, so that runs agree to many digits; images in float32."""
+    dtype = torch.float32 if split.is_image else torch.float64
+    return models.make_model(run.model, split.input_shape, len(split.class_names), seed, dtype=dtype)
+
+
+def _augmentation(dataset: str, wanted: str) -> str:
+    """What of an augmentation a data set allows: features none at all, characters no mirroring."""
+    if len(data.dataset_info(dataset).shape) == 1:
+        return "none"
+    return wanted.replace("+flip", "") if dataset in CHARACTERS else wanted
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -433,7 +539,9 @@ def read_records(folder: str | Path) -> pd.DataFrame:
 
     Returns:
         One row for each record and checkpoint: ``identity``, ``seed``, all parameters, ``checkpoint``
-        (``"last"`` or ``"best"``), all metrics, ``best_epoch``, ``train_error``, ``commit``, ``device``, ``path``.
+        (``"last"`` or ``"best"``), all metrics, ``class_error`` (the test error of each class), ``foreign_scores``
+        (foreign data set to score to AUROC, AUPR, FPR95), ``best_epoch``, ``train_error``, ``commit``, ``device``,
+        ``path``.
 
     Raises:
         FileNotFoundError: no records there.
@@ -467,7 +575,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             "path": str(path),
         }
         for checkpoint, values in record["test"].items():
-            yield common | {"checkpoint": checkpoint} | values
+            foreign = {name: scores[checkpoint] for name, scores in record["foreign"].items()}
+            more = {"class_error": record["class_error"][checkpoint], "foreign_scores": foreign}
+            yield common | {"checkpoint": checkpoint} | values | more
     except (json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a whole record: {error!r}. Delete it and run again.") from error
 
@@ -682,7 +792,7 @@ def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
             continue
         name, context = str(item["loc"][0]), item.get("ctx", {})
         if item["type"] == "literal_error":
-            names = TIERS if name == "tier" else (training.FULL_BATCH,)
+            names = TIERS if name == "tier" else (recipes.FULL_BATCH,)
             message = _nearest(given[name], names)
         else:
             message = f": {message}" + (f"; nearest valid: {context['ge']:g}" if "ge" in context else "")
@@ -692,12 +802,14 @@ def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
 
 
 _ALLOWED_TEXT = {
+    "fraction": "a number in (0, 1], or None for all",
+    "label_noise": "a number in [0, 1)",
     "rho": "a number >= 1 (1 is balanced)",
     "n_per_class": "a whole number >= 1, or None for all",
-    "batch_size": "a whole number >= 1, or 'full'",
-    "epochs": "a whole number >= 1",
-    "lr": "a number > 0",
-    "weight_decay": "a number >= 0",
+    "batch_size": "a whole number >= 1, 'full', or None for the recipe's",
+    "epochs": "a whole number >= 1, or None for the recipe's",
+    "lr": "a number > 0, or None for the recipe's",
+    "weight_decay": "a number >= 0, or None for the recipe's",
     "tier": ", ".join(TIERS),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.datasets import load_digits
 
 from gence import losses, runs
 from gence.runs import ParameterError, Parameters, RunParameters, compare, comparison_table, execute, expand_grid
@@ -41,7 +42,16 @@ SMOKE = {"tier": "smoke", "n_per_class": 5}
         ({"loss": "focal", "loss_options": {"gama": 2}}, ["'gama'", "'gamma'"]),
         ({"loss_options": {"strength": 2}}, ["strength must lie in [0, 1]"]),
         ({"loss_options": {"reduction": "none"}}, ["one number", "reduction"]),
-        ({"loss": "adafocal"}, ["loss = 'adafocal'", "validation logits", "use one of: ce, brier"]),
+        ({"recipe": "papr"}, ["recipe = 'papr'", "nearest valid: 'paper'", "Allowed: laptop, paper"]),
+        ({"recipe_options": {"nestrov": True}}, ["'nestrov'", "'nesterov'"]),
+        ({"recipe_options": {"lr": 1}}, ["recipe_options holds lr"]),
+        ({"recipe_options": {"augment": "crop+flp"}}, ["augment", "'crop+flip'"]),
+        ({"fraction": 0}, ["fraction = 0", "Allowed: a number in (0, 1]"]),
+        ({"fraction": 0.5, "n_per_class": 5}, ["n_per_class = 5 and fraction = 0.5", "use one"]),
+        ({"label_noise": 1}, ["label_noise = 1", "Allowed: a number in [0, 1)"]),
+        ({"dataset": "cifar10", "foreign": "svnh"}, ["foreign = 'svnh'", "nearest valid: 'svhn'"]),
+        ({"dataset": "cifar10", "foreign": ["cifar10_c:fogg:1"]}, ["cifar10_c:CORRUPTION:SEVERITY", "fog"]),
+        ({"foreign": "svhn"}, ["'digits' is no data set of images"]),
         ({"loss": "class_balanced", "loss_options": {"beta": 1}}, ["beta must lie in [0, 1)", "got 1"]),
     ],
 )
@@ -65,9 +75,100 @@ def test_identity_holds_what_decides_the_numbers_and_nothing_else():
     for same in ({"seeds": 3}, {"device": "cuda"}, {"out": "elsewhere"}, {"rho": 1}):
         assert RunParameters.of(**same).identity == base.identity
     others = [{"loss": "ce"}, {"rho": 2}, {"batch_size": "full"}, {"epochs": 51}, {"lr": 0.2}, {"weight_decay": 0}]
+    others += [{"label_noise": 0.1}, {"fraction": 0.5}, {"recipe_options": {"nesterov": True}}]
     others += [{"loss_options": {"strength": 0.5}}, {"n_per_class": 10}, {"tier": "smoke"}, {"model": "linear"}]
     names = {RunParameters.of(**other).identity for other in others} | {base.identity}
     assert len(names) == len(others) + 1
+
+
+def test_a_recipe_in_other_words_is_the_same_run():
+    """Identity holds the whole recipe and not its name: a named recipe that is changed one day names other runs."""
+    named = RunParameters.of(recipe="laptop", epochs=30)
+    spelled = RunParameters.of(recipe="paper", batch_size=32, epochs=30, recipe_options='{"precision": null}')
+    assert named.make_recipe() == spelled.make_recipe()
+    assert named.identity == spelled.identity
+
+
+@pytest.mark.parametrize(
+    ("dataset", "recipe", "augment"),
+    [
+        ("cifar10", "paper", "crop+flip"),
+        ("svhn", "paper", "crop"),
+        ("digits", "short", "none"),
+        ("svhn", "laptop", "none"),
+    ],
+)
+def test_augmentation_is_what_a_data_set_allows(dataset, recipe, augment):
+    assert RunParameters.of(dataset=dataset, recipe=recipe).make_recipe().augment == augment
+
+
+def test_asked_for_augmentation_is_not_changed():
+    run = RunParameters.of(dataset="svhn", recipe="paper", recipe_options={"augment": "crop+flip"})
+    assert run.make_recipe().augment == "crop+flip"
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """The 8 x 8 digits as colour images of an own data set, and some noise as a foreign one."""
+    digits = load_digits()
+    x = np.repeat((255 * digits.images / 16).astype(np.uint8)[:600, :, :, None], 3, axis=3)
+    y = digits.target[:600]
+    names = [f"digit {k}" for k in range(10)]
+    np.savez(tmp_path / "mine.npz", x_train=x[:400], y_train=y[:400], x_test=x[400:], y_test=y[400:], class_names=names)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(60) % 2
+    np.savez(tmp_path / "noise.npz", x_train=noise, y_train=labels, x_test=noise, y_test=labels)
+    monkeypatch.setenv("GENCE_DATA", str(tmp_path))
+    return {"dataset": "mine", "model": "small_cnn", "recipe": "short", "batch_size": 64, "epochs": 2, "seeds": 2}
+
+
+def test_a_run_on_images_keeps_logits_and_scores_foreign_images(tmp_path, pictures):
+    run = RunParameters.of(**pictures, foreign="noise", rho=3, out=str(tmp_path))
+    paths = execute(run, progress=False)
+    assert len(paths) == 2
+    for path in paths:
+        record, kept = json.loads(path.read_text()), np.load(path.with_suffix(".npz"))
+        assert record["parameters"]["batch_size"] == 64
+        assert record["recipe"]["augment"] == "crop+flip"
+        assert kept["y_test"].shape == (200,)
+        for checkpoint in ("last", "best"):
+            logits = kept[f"{checkpoint}_test"]
+            wrong = logits.argmax(1) != kept["y_test"]
+            assert record["test"][checkpoint]["error"] == pytest.approx(wrong.mean(), abs=1e-12)
+            sizes = np.bincount(kept["y_test"], minlength=10)
+            assert np.dot(record["class_error"][checkpoint], sizes) == pytest.approx(wrong.sum(), abs=1e-9)
+            assert set(record["foreign"]["noise"][checkpoint]["energy"]) == {"auroc", "aupr", "fpr95"}
+    assert not list(run.folder.rglob("*.pt")), "a checkpoint has done its work when the record is there"
+    table = runs.read_records(tmp_path)
+    assert len(table) == 4
+    assert 0 <= table.foreign_scores[0]["noise"]["msp"]["auroc"] <= 1
+    assert len(table.class_error[0]) == 10
+
+
+def test_an_interrupted_seed_goes_on_from_its_checkpoint(tmp_path, pictures, monkeypatch):
+    whole = execute(RunParameters.of(**pictures, out=str(tmp_path / "whole")), progress=False)
+    run = RunParameters.of(**pictures, out=str(tmp_path / "broken"))
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.training, "save_outcome", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            execute(run, progress=False)
+    assert [path.name for path in run.folder.rglob("*.pt")] == ["seed0000.pt"]
+    steps = []
+    with monkeypatch.context() as patch:
+        advance = runs.training._Loop.advance
+        patch.setattr(runs.training._Loop, "advance", lambda loop: (steps.append(loop.seeds[0]), advance(loop)))
+        again = execute(run, progress=False)
+    assert 0 not in steps
+    assert 1 in steps
+    for a, b in zip(whole, again, strict=True):
+        kept = [np.load(path.with_suffix(".npz")) for path in (a, b)]
+        np.testing.assert_array_equal(kept[0]["last_test"], kept[1]["last_test"])
+
+
+def test_losses_that_learn_from_the_validation_set_train_too(tmp_path):
+    run = RunParameters.of(**SMOKE, loss="adafocal", out=str(tmp_path))
+    records = [json.loads(path.read_text()) for path in execute(run, progress=False)]
+    assert [record["provenance"]["seeds_trained_together"] for record in records] == [1, 1]
 
 
 def test_the_notebook_guard_reads_the_parameter_cells_and_no_others():
