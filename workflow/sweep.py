@@ -50,7 +50,7 @@ LIMITS = {
     ("full", "cuda"): (32_000, 720),
 }
 SETTINGS = ("grid", "device", "out", "seeds_per_job")
-# What decides how fast a run trains, as far as its parameters have these names.
+# What decides how fast a run trains.
 RATE_KEYS = ("dataset", "model", "batch_size", "recipe", "precision")
 CALIBRATION_EPOCHS = (3, 9, 27, 81, 243)
 CALIBRATION_SECONDS = 1.0
@@ -182,8 +182,15 @@ def rate_of(run: RunParameters, rates: Sequence[Mapping[str, Any]]) -> Mapping[s
 
 def _speed_setting(run: RunParameters) -> dict[str, Any]:
     """What decides how fast a run trains."""
-    known = [name for name in RATE_KEYS if name in type(run).model_fields]
-    return {name: getattr(run, name) for name in known} | {"device": _kind(run.device)}
+    recipe = run.make_recipe()
+    return {
+        "dataset": run.dataset,
+        "model": run.model,
+        "batch_size": recipe.batch_size,
+        "recipe": run.recipe,
+        "precision": recipe.precision,
+        "device": _kind(run.device),
+    }
 
 
 def cost(jobs: Sequence[Job], rates: Sequence[Mapping[str, Any]]) -> str:
@@ -223,17 +230,16 @@ def _duration(hours: float) -> str:
 
 def _images(run: RunParameters) -> int | None:
     """Training images that one seed sees, or None where the data set cannot be read."""
-    size = _training_size(run.dataset, run.n_per_class, run.rho, getattr(run, "fraction", None))
-    return None if size is None else size * run.epochs
+    size = _training_size(run.dataset, run.n_per_class, run.rho, run.fraction)
+    return None if size is None else size * run.make_recipe().epochs
 
 
 @lru_cache
 def _training_size(dataset: str, n_per_class: int | None, rho: float, fraction: float | None) -> int | None:
     from gence import data
 
-    regime = {} if fraction is None else {"fraction": fraction}
     try:  # every seed has a training set of the same size
-        return int(data.load_splits(dataset, 0, n_per_class, rho, **regime).class_counts.sum())
+        return int(data.load_splits(dataset, 0, n_per_class, rho, fraction=fraction).class_counts.sum())
     except (OSError, ValueError):
         return None
 

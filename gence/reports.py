@@ -1,0 +1,269 @@
+"""What the pages on results share: a grid trained on the spot, calibration afterwards, the paper's cells beside ours.
+
+Numbers come from records (`gence.runs`) and from ``results/paper/tables.csv``, the printed tables of the GenCE paper.
+A cell that was not run says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
+from tqdm import tqdm
+
+from gence import calibration, metrics, runs
+
+__all__ = [
+    "NOT_RUN",
+    "beside_paper",
+    "collected",
+    "mean_sd",
+    "paper_cells",
+    "recalibrate",
+    "results_folder",
+    "train_grid",
+]
+
+NOT_RUN = "not run"
+# The paper's words for what our records call otherwise.
+PAPER_NAMES: dict[str, dict[str, str]] = {
+    "dataset": {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet", "av1451": "AV1451"},
+    "model": {
+        "resnet50": "ResNet-50",
+        "resnet50_tiny": "ResNet-50",
+        "resnet110_reference": "ResNet-110",
+        "resnet110_tiny": "ResNet-110",
+        "wrn28_10_reference": "Wide-ResNet",
+        "densenet121": "DenseNet-121",
+        "mlp": "MLP",
+    },
+    "loss": {
+        "ce": "CE",
+        "brier": "Brier",
+        "mmce_w": "MMCE",
+        "flsd_53": "FLSD",
+        "dual_focal": "DFL",
+        "adafocal": "AFL",
+        "gence": "GenCE",
+        "gence_adafocal": "AFL+GenCE",
+    },
+    "metric": {"error": "test_error", "ece": "ECE", "adaece": "AdaECE", "classwise_ece": "ClasswiseECE"},
+}
+
+
+def results_folder() -> Path | None:
+    """Return the folder ``results`` of the repository this package or the current folder lies in; None without one.
+
+    Example:
+        >>> results_folder().name
+        'results'
+    """
+    here = Path.cwd().resolve()
+    for root in (Path(__file__).resolve().parents[1], here, *here.parents):
+        if (root / "results" / "paper").is_dir():
+            return root / "results"
+    return None
+
+
+def paper_cells(table: int, **where: Any) -> pd.DataFrame:
+    """Return cells of a printed table of the GenCE paper.
+
+    Args:
+        table: its number, 1 to 10.
+        **where: columns and the values wanted, for example ``metric="ECE"``.
+
+    Returns:
+        One row for each cell: ``dataset``, ``rho``, ``model``, ``loss``, ``metric``, ``unit``, ``n_runs`` (text),
+        ``ats_bins``, ``mean``, ``std``, ``before_ats`` (the same without adaptive temperature scaling) and ``reading``:
+        ``"printed"``, ``"repaired"`` (a misread sign or point was put right) or ``"uncertain"``.
+
+    Raises:
+        ValueError: an unknown table or column.
+        FileNotFoundError: the repository is not there.
+
+    Source: Zhan, Zhou and Shen (2026), Tables 1 to 10.
+
+    Example:
+        >>> cell = paper_cells(1, dataset="CIFAR-10", model="ResNet-50", loss="GenCE").iloc[0]
+        >>> cell["unit"], cell["n_runs"], bool(cell["std"] > 0)
+        ('%', '10', True)
+    """
+    folder = results_folder()
+    if folder is None:
+        raise FileNotFoundError("results/paper/tables.csv is part of the repository: clone it and run this there")
+    cells = pd.read_csv(folder / "paper" / "tables.csv", dtype={"n_runs": str})
+    if table not in set(cells["table"]):
+        raise ValueError(f"the paper has tables {cells['table'].min()} to {cells['table'].max()}, but got {table!r}")
+    cells = cells[cells["table"] == table]
+    for column, value in where.items():
+        if column not in cells:
+            raise ValueError(f"a cell has no {column!r}. It has: {', '.join(cells)}.")
+        cells = cells[cells[column] == value]
+    return cells.reset_index(drop=True)
+
+
+def train_grid(grid: Mapping[str, Any], out: str | Path, *, progress: bool = True) -> pd.DataFrame:
+    """Train all runs of a grid that have no record yet, and read their records.
+
+    Args:
+        grid: as in :func:`gence.runs.expand_grid`.
+        out: folder of the records.
+        progress: show a bar.
+
+    Returns:
+        As :func:`gence.runs.read_records`, of this grid only.
+
+    Raises:
+        ParameterError: as :func:`gence.runs.expand_grid`.
+
+    Example:
+        >>> grid = {"fixed": {"tier": "smoke", "n_per_class": 5}, "vary": {"loss": ["ce", "gence"]}}
+        >>> sorted(set(train_grid(grid, getfixture("tmpdir"), progress=False)["loss"]))
+        ['ce', 'gence']
+    """
+    fixed = {**(grid.get("fixed") or {}), "out": str(out)}
+    expanded = runs.expand_grid({**grid, "fixed": fixed})
+    bar = tqdm(expanded, desc="grid", unit="run", disable=not progress, leave=False)
+    paths = [str(path) for run in bar for path in runs.execute(run, progress=False)]
+    records = runs.read_records(out)
+    return records[records["path"].isin(paths)].reset_index(drop=True)
+
+
+def recalibrate(
+    records: pd.DataFrame,
+    calibrators: Iterable[str] | Mapping[str, Callable[[], calibration.Calibrator]],
+    *,
+    n_bins: int | None = None,
+) -> pd.DataFrame:
+    """Fit calibrators to the validation logits of trained runs and measure them on the test logits.
+
+    Args:
+        records: of :func:`gence.runs.read_records`; the logits lie beside the records.
+        calibrators: names in ``gence.calibration.CALIBRATORS``, or a name for each of some functions that make one.
+        n_bins: of the calibration errors; None takes the metrics' default, 15. The paper's tables use 20.
+
+    Returns:
+        The rows of `records`, once for each calibrator, with its name in ``calibrator``, the metrics after it, and
+        ``converged``: False where it warned that it found no optimum.
+
+    Raises:
+        KeyError: an unknown calibrator.
+        FileNotFoundError: a record without its logits.
+
+    Example:
+        >>> grid = {"fixed": {"tier": "smoke", "n_per_class": 5, "loss": "ce"}}
+        >>> records = train_grid(grid, getfixture("tmpdir"), progress=False)
+        >>> sorted(set(recalibrate(records, ["none", "temperature"])["calibrator"]))
+        ['none', 'temperature']
+    """
+    if not isinstance(calibrators, Mapping):
+        calibrators = {name: calibration.CALIBRATORS[name] for name in calibrators}
+    rows = []
+    for record in records.to_dict("records"):
+        with np.load(Path(record["path"]).with_suffix(".npz"), allow_pickle=False) as kept:
+            val, test = (kept[f"{record['checkpoint']}_{split}"] for split in ("val", "test"))
+            y_val, y_test = kept["y_val"], kept["y_test"]
+        for name, make in calibrators.items():
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ConvergenceWarning)
+                probs = make().fit(val, y_val).predict_proba(test)
+            converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+            rows.append(record | {"calibrator": name, "converged": converged} | _evaluate(probs, y_test, n_bins))
+    return pd.DataFrame(rows)
+
+
+def _evaluate(probs: np.ndarray, labels: np.ndarray, n_bins: int | None) -> dict[str, float]:
+    options = {} if n_bins is None else {"n_bins": n_bins}
+    binned = ("ece", "adaece", "classwise_ece")
+    return {
+        name: metric(probs, labels, **(options if name in binned else {})) for name, metric in metrics.METRICS.items()
+    }
+
+
+def collected(grid: str) -> pd.DataFrame:
+    """Return the collected records of a grid, ``results/<grid>.csv``; without rows where it was not run.
+
+    Args:
+        grid: its name, for example ``"long_tails"``.
+
+    Example:
+        >>> len(collected("no_such_grid"))
+        0
+    """
+    folder = results_folder()
+    path = None if folder is None else folder / f"{grid}.csv"
+    return pd.DataFrame() if path is None or not path.exists() else pd.read_csv(path)
+
+
+def mean_sd(values: Sequence[float], *, scale: float = 100.0, digits: int = 2) -> str:
+    """Write a mean with its standard deviation; without values say "not run".
+
+    Args:
+        values: one for each seed.
+        scale: 100 writes fractions in per cent.
+        digits: after the point.
+
+    Example:
+        >>> mean_sd([0.10, 0.12]), mean_sd([0.1]), mean_sd([])
+        ('11.00 (1.41)', '10.00', 'not run')
+    """
+    values = scale * np.asarray(values, dtype=float)
+    if len(values) == 0:
+        return NOT_RUN
+    spread = f" ({values.std(ddof=1):.{digits}f})" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+def beside_paper(
+    cells: pd.DataFrame,
+    ours: pd.DataFrame,
+    *,
+    by: Sequence[str] = ("dataset", "model", "loss"),
+    checkpoint: str = "last",
+) -> pd.DataFrame:
+    """Put the paper's cells beside the means of our full-tier runs of the same setting.
+
+    Args:
+        cells: of :func:`paper_cells`, of one metric.
+        ours: records, for example of :func:`collected`; may be empty.
+        by: columns that make a setting.
+        checkpoint: which of ours.
+
+    Returns:
+        One row for each cell, as text: `by`, ``paper`` (mean, standard deviation in brackets), ``paper n``, ``ours``,
+        ``n``. A misread cell of the paper carries a question mark where its reading is uncertain.
+
+    Raises:
+        ValueError: cells of several metrics.
+
+    Example:
+        >>> cells = paper_cells(1, dataset="CIFAR-10", model="ResNet-50")
+        >>> table = beside_paper(cells, pd.DataFrame())
+        >>> table["loss"].tolist()[:2], set(table["ours"])
+        (['CE', 'Brier'], {'not run'})
+    """
+    if cells["metric"].nunique() != 1:
+        raise ValueError(f"cells of one metric are needed, but got {sorted(set(cells['metric']))}")
+    metric = cells["metric"].iloc[0]
+    known = {theirs: name for name, theirs in PAPER_NAMES["metric"].items()}
+    full = ours if ours.empty else ours[(ours["tier"] == "full") & (ours["checkpoint"] == checkpoint)]
+    lines = []
+    for cell in cells.to_dict("records"):
+        same = full
+        for name in () if full.empty else by:
+            words = PAPER_NAMES.get(name, {})
+            same = same[[words.get(value, value) == cell[name] for value in same[name]]]
+        values = [] if same.empty else same[known[metric]]
+        printed = "-" if np.isnan(cell["mean"]) else f"{cell['mean']:.2f}"
+        printed += "" if np.isnan(cell["std"]) else f" ({cell['std']:.2f})"
+        printed += " ?" if cell["reading"] == "uncertain" else ""
+        lines.append(
+            {name: f"{cell[name]:g}" if isinstance(cell[name], float) else cell[name] for name in by}
+            | {"paper": printed, "paper n": cell["n_runs"], "ours": mean_sd(values), "n": len(values)}
+        )
+    return pd.DataFrame(lines)
