@@ -233,6 +233,13 @@ def test_memory_format_does_not_change_the_logits_nor_the_call_its_input(name: s
     assert torch.equal(x, before)
 
 
+def test_the_head_averages_cells_in_any_memory_format() -> None:
+    head, x = models._GlobalHead(3, 4, cells=2), normal(5, 3, 6, 6)
+    cells = x.reshape(5, 3, 2, 3, 2, 3).mean((3, 5)).reshape(5, 12)
+    for same in (x, x.contiguous(memory_format=torch.channels_last)):
+        torch.testing.assert_close(head(same), head.linear(cells))
+
+
 @pytest.mark.parametrize("name", ["small_cnn", "vgg5", "resnet20_he"])
 def test_the_network_is_one_graph_for_torch_compile(name: str) -> None:
     model, x = build(name).eval(), normal(2, *model_info(name).input_shape)
