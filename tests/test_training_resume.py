@@ -275,7 +275,7 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     """Each process is killed by the system while it computes or writes; the eleventh ends bit-equal."""
     context = multiprocessing.get_context("forkserver")
     # What takes long is imported once, not in every process.
-    context.set_forkserver_preload(["pytest", "sklearn.datasets", "gence.training"])
+    context.set_forkserver_preload(["pytest", "sklearn.datasets", "torch._dynamo", "gence.training"])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = context.Process(target=train_slowly, args=(whole, 0.0, None))
     undisturbed.start()
