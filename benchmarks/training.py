@@ -285,7 +285,7 @@ def settings_of(arguments: Sequence[str] | None = None) -> Settings:
         The settings.
 
     Raises:
-        SystemExit: a wrong argument (the message names the fix), a GPU or a torchvision that is not there.
+        SystemExit: a wrong argument (the message names the fix), or a GPU that is not there.
 
     Example:
         >>> settings_of(["--images", "64"]).out.name
@@ -305,6 +305,8 @@ def settings_of(arguments: Sequence[str] | None = None) -> Settings:
     gpu = given.device == "cuda"
     if gpu and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU on this machine")
+    if len(given.model) > 1:
+        parser.error(f"--model: one network for each record, but got {', '.join(given.model)}")
     return Settings(
         device=given.device,
         threads=given.threads,

@@ -144,6 +144,11 @@ class Single:
     def clip(self, norm: float) -> None:
         nn.utils.clip_grad_norm_(self.trainable(), norm)
 
+    def finite(self) -> Tensor:
+        """(1,) whether all that training changes is finite."""
+        values = [*self.trainable(), *self.net.model.buffers(), *self.loss.buffers()]
+        return torch.stack([value.isfinite().all() for value in values]).all()[None]
+
     def state(self) -> dict[str, Tensor]:
         return {name: value[None] for name, value in self.net.model.state_dict().items()}
 
@@ -211,6 +216,10 @@ class Stack:
         factor = (norm / (found + 1e-6)).clamp(max=1.0)
         for g in gradients:
             g.mul_(factor.reshape(-1, *[1] * (g.dim() - 1)))
+
+    def finite(self) -> Tensor:
+        """(S,) whether all that training changes is finite."""
+        return torch.stack([p.isfinite().reshape(len(p), -1).all(1) for p in self.trainable()]).all(0)
 
     def state(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.parameters.items()}

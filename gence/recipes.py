@@ -48,7 +48,7 @@ class Recipe:
         ValueError: a value that is not allowed; the message names the allowed ones.
 
     Source: optimiser, momentum, weight decay and default schedule of Zhan, Zhou and Shen (2026), section 5; batch
-    size, epochs and learning rate are the caller's. One cycle: Smith and Topin (2018), here without a cycle of the
+    size, epochs and learning rate are the caller's. One cycle: Smith and Topin (2017), here without a cycle of the
     momentum.
 
     Example:
@@ -180,8 +180,8 @@ def make_recipe(name: str, **overrides: Any) -> Recipe:
     Raises:
         ValueError: an unknown name or setting (the message names the nearest valid one), or a value out of range.
 
-    Source: Zhan, Zhou and Shen (2026), section 5; the public code of Mukhoti et al. (2020). The short recipe follows
-    D. Page's posts "How to train your ResNet" (2018): batch, peak, Nesterov, weight decay and a linear rise and fall.
+    Source: Zhan, Zhou and Shen (2026), section 5; the public code of Mukhoti et al. (2020). The short recipe takes
+    batch, largest learning rate, its rise and fall, Nesterov and weight decay from the code of Page (2018).
 
     Example:
         >>> round(make_recipe("paper", augment="crop").lr_at(150 * 352, n=45_000), 6)

@@ -457,8 +457,7 @@ class _Loop:
             what, fine = loss, self.log.losses().isfinite().all(0)
         else:
             step, what = (self.done - 1) % self.steps_per_epoch, f"A weight trained with {loss}"
-            state = self.nets.state().values()
-            fine = torch.stack([value.isfinite().reshape(len(value), -1).all(1) for value in state]).all(0)
+            fine = self.nets.finite()
         bad = [seed for seed, is_fine in zip(self.seeds, fine.tolist(), strict=True) if not is_fine]
         if bad:
             raise FloatingPointError(

@@ -16,7 +16,7 @@ from gence import runs
 from gence.losses import loss_names
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = sorted((ROOT / "results" / "benchmarks").glob("*.json"))
+RECORDS = sorted((ROOT / "results" / "benchmarks").glob("losses-*.json"))
 
 
 def load():

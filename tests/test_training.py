@@ -780,6 +780,24 @@ def test_a_broken_weight_is_found_before_it_is_saved() -> None:
         train(small_cnn(), digit_images(), BreaksAtCall(8, math.nan, True), Recipe(batch_size=16, epochs=5), 0)
 
 
+class SpoilsItself(nn.Module):
+    """Cross-entropy with a parameter of its own that gets a NaN gradient, and nothing else does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = nn.Parameter(torch.zeros(()))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        own = 1.0 * self.own
+        own.register_hook(lambda gradient: gradient * math.nan)
+        return F.cross_entropy(logits, labels) + 0.0 * own
+
+
+def test_a_broken_parameter_of_the_loss_is_found() -> None:
+    with pytest.raises(FloatingPointError, match=r"A weight trained with SpoilsItself.*in epoch 1"):
+        train(small_cnn(), digit_images(), SpoilsItself(), Recipe(batch_size=50, epochs=2), 0)
+
+
 def test_logits_that_were_never_finite() -> None:
     models, splits = setup([0])
     broken = dataclasses.replace(splits[0], x_train=np.full_like(splits[0].x_train, math.nan))
