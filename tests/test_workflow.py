@@ -14,9 +14,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +39,7 @@ DATASETS = (
     *("av1451", "av1451_synthetic"),
 )
 # A sweep of as many runs is killed again and again. GENCE_KILL_RUNS=30 makes it the long one.
-KILL_RUNS = int(os.environ.get("GENCE_KILL_RUNS", "6"))
+KILL_RUNS = int(os.environ.get("GENCE_KILL_RUNS", "4"))
 
 
 def blocks(path: Path) -> list[dict]:
@@ -164,6 +166,16 @@ def test_seeds_of_a_small_network_stay_together_and_those_of_a_large_one_are_sha
     assert len(sweep.jobs_of(run)) == 1
     smoke = RunParameters.of(seeds="1-10", tier="smoke")
     assert [job.run.seeds for job in sweep.jobs_of(smoke, 1)] == [(1,), (2,)]
+
+
+@pytest.mark.xfail(strict=True, reason="gence.runs.execute takes one lock for the whole run, not one for each seed")
+def test_jobs_of_one_run_train_at_the_same_time(tmp_path, monkeypatch):
+    both_inside = threading.Barrier(2, timeout=2)
+    monkeypatch.setattr(runs, "_train_and_record", lambda *_: both_inside.wait())
+    parts = [RunParameters.of(seeds=[seed], out=str(tmp_path)) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        for started in [pool.submit(runs.execute, part, progress=False) for part in parts]:
+            started.result()
 
 
 def test_a_job_asks_for_more_at_each_attempt_and_for_time_by_its_seeds(monkeypatch):
@@ -560,21 +572,19 @@ def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_pa
                 return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
             running = start()
-            # One kill for every two runs, at a moment after some more records appeared.
-            for goal in range(2, 2 * KILL_RUNS, 4):
+            # One kill for every two runs, each at a random moment after some more records appeared.
+            for goal, victim in zip(range(1, 2 * KILL_RUNS, 4), cycle(["training", "engine"]), strict=False):
                 while len(watch.versions) < goal and running.poll() is None:
                     time.sleep(0.05)
                 time.sleep(rng.uniform(0, 2))
-                if running.poll() is not None:
+                trainings = [pid for pid in processes_of(token) if pid != running.pid]
+                if running.poll() is not None or not trainings:
                     break
-                if rng.random() < 0.5:
-                    kill([running.pid])
-                    kills["engine"] += 1
+                kill([running.pid if victim == "engine" else rng.choice(trainings)])
+                kills[victim] += 1
+                if victim == "engine":
                     running.wait()
                     running = start()
-                elif trainings := [pid for pid in processes_of(token) if pid != running.pid]:
-                    kill([rng.choice(trainings)])
-                    kills["training"] += 1
             running.wait(timeout=600)
             if running.returncode != 0:  # a training that was killed too often fails the sweep, not the next one
                 start().wait(timeout=600)
