@@ -330,7 +330,7 @@ def load_splits(
     x_test, y_test = _official_test(name, pool) if info.official_test else (pool.x[test], pool.y[test])
     if info.standardise:
         shift, scale = x_train.mean(0), x_train.std(0)
-        scale[scale == 0] = 1.0
+        scale[np.ptp(x_train, axis=0) == 0] = 1.0
         x_train, x_val, x_test = ((x - shift) / scale for x in (x_train, x_val, x_test))
     y_train = _replace_labels(y_train, label_noise, len(sizes), np.random.default_rng([seed, 1]))
     return Splits(x_train, y_train, x_val, pool.y[val], x_test, y_test, pool.class_names, pool.mean, pool.std)

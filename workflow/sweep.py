@@ -316,13 +316,14 @@ def collect(grid: list[RunParameters], target: Path) -> str:
         paths = {run.record_path(seed): seed for seed in run.effective().seeds}
         here = [path for path in paths if path.exists()]
         if here:
-            tables.append(_rows_of(run, {str(path): paths[path] for path in here}))
+            # Run by run, so that what is written of one does not depend on which others are there.
+            tables.append(_as_text(_rows_of(run, {str(path): paths[path] for path in here})))
         if absent := [seed for path, seed in paths.items() if not path.exists()]:
             missing.append((run.identity, absent))
     if not tables and not target.exists():
         raise FileNotFoundError(f"no record of this grid under {grid[0].folder.parent}: run it first (make sweep)")
 
-    new = _as_text(pd.concat(tables)) if tables else pd.DataFrame(columns=KEY)
+    new = pd.concat(tables) if tables else pd.DataFrame(columns=KEY)
     old = pd.read_csv(target, dtype=str, keep_default_na=False) if target.exists() else pd.DataFrame(columns=KEY)
     identities = {run.identity for run in grid}
     gone = sorted(set(old["identity"]) - identities)
