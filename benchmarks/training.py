@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from losses import ROOT, at_least, check_target, cpu_model, no_garbage_collection, one_of, rounded, small_cnn, timed
+from losses import ROOT, at_least, check_target, cpu_model, no_garbage_collection, one_of, rounded, timed
 from torch import nn
 from tqdm import tqdm
 
@@ -40,7 +40,7 @@ SCHEMA = 1
 PLAIN = "plain script"
 N_CLASSES, SIZE = 100, 32
 MEAN, STD = (0.49, 0.48, 0.45), (0.2, 0.2, 0.2)
-MODELS = ("small_cnn", *models.model_names())
+MODELS = models.model_names()
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,6 @@ def random_images(n: int) -> np.ndarray:
 
 def make_network(name: str) -> nn.Module:
     """A network for 32 x 32 images in float32, the same in every call."""
-    if name == "small_cnn":
-        torch.manual_seed(0)
-        return small_cnn(N_CLASSES)
     return models.make_model(name, (3, SIZE, SIZE), N_CLASSES, 0, dtype=torch.float32)
 
 
@@ -289,7 +286,7 @@ def settings_of(arguments: Sequence[str] | None = None) -> Settings:
 
     Example:
         >>> settings_of(["--images", "64"]).out.name
-        'training-cpu.json'
+        'throughput-cpu-small_cnn.json'
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -300,7 +297,7 @@ def settings_of(arguments: Sequence[str] | None = None) -> Settings:
     add("--batch-size", type=at_least(2), default=128, help="default: 128")
     add("--rounds", type=at_least(1), default=7, help="epochs of each script (default: 7)")
     add("--workers", type=at_least(0), help="of the plain script (default: 0, on a GPU 4)")
-    add("--out", type=Path, help="the record (default: results/benchmarks/training-DEVICE.json)")
+    add("--out", type=Path, help="the record (default: results/benchmarks/throughput-DEVICE-MODEL.json)")
     given = parser.parse_args(arguments)
     gpu = given.device == "cuda"
     if gpu and not torch.cuda.is_available():
@@ -316,7 +313,7 @@ def settings_of(arguments: Sequence[str] | None = None) -> Settings:
         rounds=given.rounds,
         workers=(4 if gpu else 0) if given.workers is None else given.workers,
         precisions=("float32", "bfloat16") if gpu else ("float32",),
-        out=given.out or ROOT / "results" / "benchmarks" / f"training-{given.device}.json",
+        out=given.out or ROOT / "results" / "benchmarks" / f"throughput-{given.device}-{given.model[0]}.json",
     )
 
 

@@ -8,6 +8,7 @@ stored in the record and never decides anything.
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import itertools
@@ -339,10 +340,10 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
     if run.device.startswith("cuda") and not torch.cuda.is_available():
         raise ParameterError(f"device = {run.device!r} is not there: torch sees no GPU on this machine. Use 'cpu'.")
     run.folder.mkdir(parents=True, exist_ok=True)
-    stacked = _is_stacked(run)
-    for together in [run.seeds] if stacked else [(seed,) for seed in run.seeds]:
-        # Released by the system when a process dies. Seeds that train alone may train on different machines.
-        with FileLock(run.folder / (".lock" if stacked else f".seed{together[0]:04d}.lock")):
+    for together in [sorted(run.seeds)] if _is_stacked(run) else [[seed] for seed in run.seeds]:
+        with contextlib.ExitStack() as held:
+            for seed in together:  # in order, so that nobody waits in a circle; the system frees the locks of the dead
+                held.enter_context(FileLock(run.folder / f".seed{seed:04d}.lock"))
             missing = [seed for seed in together if not run.record_path(seed).exists()]
             if missing:
                 _train_and_record(run, missing, progress)

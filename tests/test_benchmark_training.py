@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = sorted((ROOT / "results" / "benchmarks").glob("training-*.json"))
+RECORDS = sorted((ROOT / "results" / "benchmarks").glob("throughput-*.json"))
 NEEDS_TORCHVISION = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None, reason="the plain script needs torchvision"
 )
@@ -69,7 +69,7 @@ def test_the_command_writes_a_whole_record(tmp_path: Path) -> None:
 def test_a_committed_record_is_whole_and_has_its_device_in_its_name(path: Path) -> None:
     record = json.loads(path.read_text())
     check_record(record)
-    assert path.stem == f"training-{record['settings']['device']}"
+    assert path.stem == "throughput-{device}-{model}".format(**record["settings"])
 
 
 @pytest.mark.parametrize("kind", [pytest.param("plain", marks=NEEDS_TORCHVISION), "loop"])
