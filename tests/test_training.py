@@ -624,6 +624,22 @@ def test_evaluation_is_in_eval_mode_and_changes_nothing() -> None:
     assert np.array_equal(logits["val"], logits["test"])
 
 
+def test_batch_normalisation_equals_a_plain_loop() -> None:
+    """In train mode in every step, also in those after an evaluation, and in eval mode at the end."""
+    images, recipe = digit_images(), Recipe(batch_size=25, epochs=4, milestones=())
+    model = small_cnn(dtype=torch.float64)
+    outcome = train(model, images, make_loss("ce"), recipe, 2)
+    x, _, x_test = ((torch.as_tensor(getattr(images, f"x_{s}")).double() / 255 - 0.3) / 0.4 for s in SPLITS)
+    y, rng = torch.as_tensor(images.y_train), np.random.default_rng([2, 1])
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for _ in range(4):
+        for rows in torch.as_tensor(rng.permutation(50)).split(25):
+            optimiser.zero_grad()
+            F.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimiser.step()
+    np.testing.assert_allclose(outcome.logits["last"]["test"], model.eval()(x_test).detach(), rtol=0, atol=1e-9)
+
+
 def test_evaluation_in_batches_equals_evaluation_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run = functools.partial(train, small_cnn(dtype=torch.float64), digit_images(), make_loss("ce"), Recipe(epochs=2), 0)
     at_once = run()
