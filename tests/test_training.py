@@ -536,6 +536,7 @@ def shown(loss: str, augment: str, seed: int = 0) -> Tensor:
     return torch.cat(network.seen)
 
 
+@pytest.mark.claim("paired-runs")
 @pytest.mark.parametrize("augment", ["none", "crop", "crop+flip"])
 def test_all_losses_see_the_same_images(augment: str) -> None:
     first = shown("ce", augment)
