@@ -277,7 +277,6 @@ def in_order(module: nn.Module, kind: type) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, kind)]
 
 
-@pytest.mark.claim("network-sizes")
 @pytest.mark.parametrize(("c_in", "width", "stride"), [(4, 4, 1), (3, 6, 1), (3, 6, 2)])
 def test_the_wide_block_activates_before_it_convolves(c_in: int, width: int, stride: int) -> None:
     block, x = models.PreActivationBlock(c_in, width, stride), normal(2, c_in, 6, 6)
@@ -426,6 +425,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.claim("network-sizes")
 @over_names
 def test_parameters_and_flops(name: str) -> None:
     info = model_info(name)
