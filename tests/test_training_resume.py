@@ -122,6 +122,20 @@ def test_it_goes_on_from_the_last_checkpoint_and_not_from_the_start(
     assert 1000 - counter.left == STEPS - 8
 
 
+def test_the_best_checkpoint_survives_the_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong labels are memorised in the end, so that the best checkpoint lies before the break."""
+    images = digit_images()
+    noisy = dataclasses.replace(images, y_train=np.roll(images.y_train, 2))
+    recipe, path = Recipe(batch_size=16, epochs=30), tmp_path / "run.pt"
+    whole = run(tmp_path / "whole.pt", make_loss("ce"), recipe, None, splits=noisy)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        StopsAt(patch, 4 * 29)
+        run(path, make_loss("ce"), recipe, None, splits=noisy)
+    assert whole.best_epoch < 29
+    assert_bit_equal(run(path, make_loss("ce"), recipe, None, splits=noisy), whole)
+    assert_same_weights(path, tmp_path / "whole.pt")
+
+
 def test_a_finished_training_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path / "run.pt")
     assert_bit_equal(run(None), first)  # nor does a checkpoint change anything
