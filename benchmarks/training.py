@@ -161,7 +161,7 @@ def loop_script(
     """
     names = tuple(f"class {k}" for k in range(N_CLASSES))
     held_out = (x[:8], y[:8])
-    splits = _ImageSplits(x, y, *held_out, *held_out, names, MEAN, STD)
+    splits = Splits(x, y, *held_out, *held_out, names, MEAN, STD)
     recipe = Recipe(settings.batch_size, epochs=10_000, milestones=(), augment="crop+flip", precision=precision)
     loop = _Loop(Single(network, splits, make_loss(loss), recipe, torch.device(settings.device)), recipe, [0])
 
@@ -170,12 +170,6 @@ def loop_script(
             loop.advance()
 
     return Script("gence.training", loss, precision, epoch)
-
-
-@dataclass(frozen=True)
-class _ImageSplits(Splits):
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
 
 
 def time_in_turns(scripts: Sequence[Script], settings: Settings, *, progress: bool = True) -> np.ndarray:

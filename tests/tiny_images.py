@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import nn
@@ -11,15 +9,7 @@ from torch import nn
 from gence.data import Splits, load_splits
 
 
-@dataclass(frozen=True)
-class ImageSplits(Splits):
-    """Splits of images, with the mean and the standard deviation of each channel."""
-
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-
-def digit_images(seed: int = 0, n_per_class: int = 5, n_held_out: int = 60) -> ImageSplits:
+def digit_images(seed: int = 0, n_per_class: int = 5, n_held_out: int = 60) -> Splits:
     """scikit-learn's digits as uint8 images (n, 1, 8, 8), under names that are no characters."""
     flat = load_splits("digits", seed, n_per_class=n_per_class)
 
@@ -27,7 +17,7 @@ def digit_images(seed: int = 0, n_per_class: int = 5, n_held_out: int = 60) -> I
         return np.rint(x * 255).astype(np.uint8).reshape(-1, 1, 8, 8)
 
     rows = np.random.default_rng(seed).permutation(len(flat.y_val))[:n_held_out]
-    return ImageSplits(
+    return Splits(
         images(flat.x_train),
         flat.y_train,
         images(flat.x_val[rows]),
