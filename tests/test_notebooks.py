@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT / "workflow"))
 import notebook_tools as nb  # noqa: E402
 
 ALL = nb.all_notebooks()
-CHAPTERS = [path for path in ALL if path.parent == nb.NOTEBOOKS]
 TRAIN = nb.NOTEBOOKS / "experiments" / "train.ipynb"
+CHAPTERS = [path for path in ALL if path != TRAIN]
 MAX_LINES = 40
 
 
