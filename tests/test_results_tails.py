@@ -103,42 +103,40 @@ SEEDS = range(6)
 
 
 @pytest.fixture(scope="module")
-def long_run() -> dict[str, np.ndarray]:
-    """Errors of the classes 7 to 9 at an imbalance ratio of 10, batches of 16."""
-    return {loss: runs_of(loss, 16, 62, 0.1, 10, 50, SEEDS) for loss in ("ce", "gence", "logit_adjustment")}
-
-
-@pytest.mark.claim("tails-batch")
-def test_the_gain_in_the_tail_needs_small_batches(long_run):
-    small = (long_run["gence"] - long_run["ce"])[:, 7:].mean()
-    whole = [runs_of(loss, "full", 120, 0.2, 10, 50, SEEDS)[:, 7:].mean() for loss in ("ce", "gence")]
-    assert small < -0.01
-    assert whole[1] - whole[0] > small + 0.01
-
-
-@pytest.mark.claim("tails-rival")
-def test_logit_adjustment_is_the_stronger_rival(long_run):
-    head, tail = (
-        {loss: errors[:, where].mean() for loss, errors in long_run.items()} for where in (range(3), [7, 8, 9])
-    )
-    assert tail["logit_adjustment"] < tail["gence"] - 0.02
-    assert head["logit_adjustment"] > head["ce"]
+def short_run() -> dict[str, np.ndarray]:
+    """An imbalance ratio of 50, batches of 16, and few epochs; all seeds of the page, because single ones spread."""
+    return {loss: runs_of(loss, 16, 30, 0.1, 50, 50, range(20)) for loss in ("ce", "gence", "logit_adjustment")}
 
 
 @pytest.mark.claim("tails-slow")
-def test_the_length_of_the_training_decides_the_sign():
-    gain = {}
-    for epochs in (30, 90):
-        ce, gence = (runs_of(loss, 16, epochs, 0.1, 50, 50, SEEDS).mean() for loss in ("ce", "gence"))
-        gain[epochs] = gence - ce
-    assert gain[30] > 0.01 > gain[90] + 0.01
+def test_after_a_short_training_gence_is_behind(short_run):
+    assert short_run["gence"].mean() > short_run["ce"].mean() + 0.01
 
 
-@pytest.mark.claim("scarce-nll", "scarce-error")
+@pytest.mark.claim("tails-rival")
+def test_logit_adjustment_is_the_stronger_rival(short_run):
+    head, tail = ({loss: errors[:, at].mean() for loss, errors in short_run.items()} for at in ([0, 1, 2], [7, 8, 9]))
+    assert tail["logit_adjustment"] < min(tail["gence"], tail["ce"]) - 0.1
+    assert head["logit_adjustment"] > head["gence"]
+
+
+@pytest.mark.claim("tails-batch")
+def test_the_gain_in_the_tail_needs_small_batches():
+    def gain(batch_size, epochs, lr):
+        ce, gence = (runs_of(loss, batch_size, epochs, lr, 10, 50, SEEDS) for loss in ("ce", "gence"))
+        return (gence - ce)[:, 7:].mean()
+
+    small, whole = gain(16, 62, 0.1), gain("full", 120, 0.2)
+    assert small < -0.01
+    assert whole > small + 0.01
+
+
+@pytest.mark.claim("scarce-nll")
+@pytest.mark.claim("scarce-error")
 def test_with_scarce_labels_nll_gains_and_error_does_not(tmp_path):
     fixed = {"seeds": list(SEEDS), "batch_size": 16, "epochs": 100, "n_per_class": 2}
     records = reports.train_grid({"fixed": fixed, "vary": {"loss": ["ce", "gence"]}}, tmp_path, progress=False)
     last = records[records["checkpoint"] == "last"].pivot(index="seed", columns="loss")
     nll, error = (last[name]["gence"] - last[name]["ce"] for name in ("nll", "error"))
     assert (nll < 0).all()
-    assert abs(error.mean()) < 0.02
+    assert abs(error.mean()) < 0.02  # points beside an error of a quarter
