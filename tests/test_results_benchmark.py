@@ -1,0 +1,146 @@
+"""The statements of the pages on the benchmark and on foreign images, checked without the pages' code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
+
+from gence import metrics, reports
+from gence.data import load_splits
+from gence.losses import cross_entropy, generative_cross_entropy, make_loss
+from gence.models import make_model
+from gence.training import Recipe, train_many
+
+LOSSES = ["CE", "Brier", "MMCE", "FLSD", "DFL", "AFL", "GenCE"]
+FOCAL = ["FLSD", "DFL", "AFL"]
+
+
+def printed(number: int, column: str = "mean"):
+    """Setting x loss."""
+    return reports.paper_cells(number).pivot(index=["dataset", "model"], columns="loss", values=column)[LOSSES]
+
+
+@pytest.mark.claim("A1", "A2", "A3", "A6", "A7")
+def test_counts_of_the_lowest_errors():
+    error = printed(1)
+    winners = error.idxmin(axis=1)
+    assert (winners == "GenCE").sum() == 8
+    assert sorted(winners[winners != "GenCE"]) == ["AFL", "AFL", "CE"]
+    assert sum(a < b for a, b in zip(error["GenCE"], error["CE"], strict=True)) == 9
+    assert (winners["CIFAR-100"] == "GenCE").all()
+    tiny = error.loc["Tiny-ImageNet"]
+    assert all(tiny[loss].lt(tiny["GenCE"]).all() for loss in FOCAL)
+    worse = {
+        name: int((error.loc[name, FOCAL].to_numpy() > error.loc[name, ["CE"]].to_numpy()).sum())
+        for name in ("CIFAR-10", "CIFAR-100", "Tiny-ImageNet", "AV1451")
+    }
+    assert worse == {"CIFAR-10": 11, "CIFAR-100": 4, "Tiny-ImageNet": 0, "AV1451": 3}
+
+
+@pytest.mark.claim("A4", "A5")
+def test_welch_from_means_and_deviations_by_hand():
+    error, sd = printed(1), printed(1, "std")
+
+    def p_value(setting, loss):
+        a, b = sd.loc[setting, "GenCE"] ** 2 / 10, sd.loc[setting, loss] ** 2 / 10
+        freedom = (a + b) ** 2 / (a**2 / 9 + b**2 / 9)
+        return stats.t.cdf((error.loc[setting, "GenCE"] - error.loc[setting, loss]) / np.sqrt(a + b), freedom)
+
+    settings = [s for s in error.index if s[0].startswith("CIFAR")]
+    found = {(s, loss): p_value(s, loss) for s in settings for loss in LOSSES[:-1]}
+    assert len(found) == 48
+    assert sum(p < 0.05 for p in found.values()) == 36
+    assert {key[1] for key, p in found.items() if p > 0.5} == {"CE", "DFL"}
+    scans = ("AV1451", "MLP")
+    assert error.loc[scans].idxmin() == "GenCE"
+    assert p_value(scans, "Brier") > 0.4
+
+
+@pytest.mark.claim("ats-levels-printed")
+def test_what_ats_leaves_of_the_advantage():
+    for number, most in ((2, 0.1), (7, 0.12)):
+        before, after = (printed(number, c).drop("AV1451", level="dataset").mean() for c in ("before_ats", "mean"))
+        assert 0 < (after["CE"] - after["GenCE"]) < most * (before["CE"] - before["GenCE"])
+        assert after.std() < 0.25 * before.std()
+
+
+def trained(loss, splits, recipe, n_classes):
+    seeds = range(len(splits))
+    nets = [make_model("mlp", 64, n_classes, s) for s in seeds]
+    outcomes = train_many(nets, splits, make_loss(loss), recipe, list(seeds), progress=False)
+    return [outcome.logits["last"] for outcome in outcomes]
+
+
+@pytest.mark.claim("ats-levels-losses")
+def test_ats_draws_the_losses_together_on_digits():
+    from gence.calibration import AdaptiveTemperatureScaling
+
+    splits = [load_splits("digits", s, 20) for s in range(4)]
+    ece = {"before": [], "after": []}
+    for loss in ("ce", "gence", "flsd_53", "brier"):
+        found = []
+        for z, s in zip(trained(loss, splits, Recipe(batch_size=64, epochs=50), 10), splits, strict=True):
+            fitted = AdaptiveTemperatureScaling().fit(z["val"], s.y_val).predict_proba(z["test"])
+            raw = softmax(z["test"], axis=1)
+            found.append([metrics.expected_calibration_error(p, s.y_test, n_bins=20) for p in (raw, fitted)])
+        for key, value in zip(ece, np.mean(found, axis=0), strict=True):
+            ece[key].append(value)
+    assert abs(ece["before"][0] - ece["before"][1]) < 0.015  # GenCE and CE, all classes in every batch
+    assert ece["before"][2] > ece["before"][0] + 0.04  # FLSD starts too modest
+    assert np.std(ece["after"]) < 0.5 * np.std(ece["before"])
+
+
+@pytest.mark.claim("D1", "D2")
+def test_counts_of_the_foreign_images():
+    auroc = printed(5)
+    assert len(auroc) == 8
+    assert (auroc["GenCE"] > auroc["CE"]).all()
+    assert (auroc["AFL"] > auroc["GenCE"]).all()
+    assert (auroc["Brier"] > auroc["GenCE"]).sum() == 4
+
+
+@pytest.mark.claim("ood-no-density")
+def test_neither_loss_sees_the_density_of_the_inputs():
+    rng = np.random.default_rng(1)
+    q = torch.tensor(rng.dirichlet(np.ones(3), size=12))
+    rows = torch.tensor(rng.integers(0, 12, size=60))  # a sample of the samples: another density
+    rows = torch.cat([rows, torch.arange(12)])
+    for loss in (cross_entropy, generative_cross_entropy):
+        z = q.log().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(z[rows], q[rows]), z)
+        assert slope.abs().max() < 1e-12
+        other = q.log() + torch.tensor(0.3 * rng.normal(size=q.shape))
+        assert loss(other[rows], q[rows]) > loss(q.log()[rows], q[rows]) + 1e-4
+    known, foreign = rng.normal(size=(2, 50, 3))
+    y, c = torch.tensor(rng.integers(0, 3, 50)), rng.uniform(50, 60, size=(50, 1))
+    for loss in (cross_entropy, generative_cross_entropy):
+        assert loss(torch.tensor(known), y).item() == pytest.approx(loss(torch.tensor(known + c), y).item(), abs=1e-9)
+    assert metrics.ood_detection(known + c, foreign, "energy")["auroc"] == 1
+    assert metrics.ood_detection(known - c, foreign, "energy")["auroc"] == 0
+
+
+@pytest.mark.claim("ood-follows-confidence")
+def test_brier_and_gence_tell_noise_from_digits_a_little_better_than_ce():
+    splits = [load_splits("digits", s, 5) for s in range(8)]
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(s.x_test + 0.4 * rng.normal(size=s.x_test.shape), 0, 1) for s in splits]
+    from dataclasses import replace
+
+    joined = [
+        replace(s, x_test=np.concatenate([s.x_test, x]), y_test=np.tile(s.y_test, 2))
+        for s, x in zip(splits, noisy, strict=True)
+    ]
+    auroc = {}
+    for loss in ("ce", "gence", "brier"):
+        values = []
+        for z in trained(loss, joined, Recipe(batch_size=16, epochs=60), 10):
+            p = softmax(z["test"], axis=1)
+            values.append(roc_auc_score(np.arange(len(p)) >= len(p) // 2, -(p * np.log(p + 1e-300)).sum(1)))
+        auroc[loss] = np.mean(values)
+    assert auroc["ce"] + 0.002 < auroc["gence"]
+    assert auroc["ce"] + 0.002 < auroc["brier"]
+    assert abs(auroc["gence"] - auroc["brier"]) < 0.03
