@@ -1,0 +1,138 @@
+"""The statements of the analyses of the tabular rows, of batch size and of strength, checked without their code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp, softmax
+
+from gence import generative_cross_entropy, metrics, reports, runs
+
+SCANS, RUNS = 108, 10
+
+
+def errors():
+    return reports.paper_cells(1, dataset="AV1451").set_index("loss")
+
+
+@pytest.mark.claim("H1")
+def test_the_printed_means_fit_900_scans_and_not_the_1080_that_are_stated():
+    def possible(total):
+        return [loss for loss, value in errors()["mean"].items() if _is_count(value, total)]
+
+    assert possible(RUNS * SCANS) == ["AFL"]
+    assert len(possible(900)) == 6 and "Brier" not in possible(900)
+
+
+def _is_count(printed, total):
+    """Whether some whole number of mistakes in `total` rounds to the printed percentage."""
+    return any(f"{100 * k / total:.2f}" == f"{printed:.2f}" for k in range(total + 1))
+
+
+@pytest.mark.claim("A5")
+def test_gence_has_the_lowest_error_on_the_scans_without_a_shown_difference_to_ce():
+    cells = errors()
+    assert cells["mean"].idxmin() == "GenCE"
+    for other in ("CE", "Brier"):
+        a, b = cells.loc["GenCE"], cells.loc[other]
+        standard_error = np.sqrt((a["std"] ** 2 + b["std"] ** 2) / RUNS)
+        assert -1.3 < (a["mean"] - b["mean"]) / standard_error < 0
+
+
+@pytest.mark.claim("tabular-fixed-split")
+def test_the_printed_spread_is_too_small_for_redrawn_test_sets():
+    cells, rng = errors(), np.random.default_rng(0)
+    drawn = 100 * rng.binomial(SCANS, cells["mean"].min() / 100, size=(20_000, RUNS)) / SCANS
+    assert (drawn.std(axis=1, ddof=1) > cells["std"].max()).all()
+
+
+@pytest.mark.claim("tabular-floor")
+@pytest.mark.parametrize(
+    ("table", "metric"),
+    [
+        (2, metrics.expected_calibration_error),
+        (7, metrics.adaptive_calibration_error),
+        (8, metrics.classwise_calibration_error),
+    ],
+)
+def test_a_calibrated_model_measures_more_than_half_of_the_printed_calibration_errors(table, metric):
+    """Another family of honest probabilities than in the notebook: Dirichlet, with about the same error."""
+    rng = np.random.default_rng(1)
+    assert 0.35 < 1 - rng.dirichlet(np.full(3, 0.85), size=10_000).max(1).mean() < 0.38
+    small, large = [], []
+    for n, values in [(SCANS, small)] * 100 + [(10_000, large)] * 3:
+        p = rng.dirichlet(np.full(3, 0.85), size=n)
+        y = np.array([rng.choice(3, p=row) for row in p]) if n == SCANS else (p.cumsum(1) < rng.random((n, 1))).sum(1)
+        values.append(100 * metric(p, np.minimum(y, 2), 20))
+    assert np.mean(small) > 0.5 * reports.paper_cells(table, dataset="AV1451")["before_ats"].mean()
+    assert np.mean(large) < 3
+
+
+@pytest.mark.claim("full-batch-bias")
+def test_both_losses_have_the_same_best_bias_on_a_full_batch_and_not_without_a_class():
+    rng = np.random.default_rng(2)
+    y = np.repeat(np.arange(4), [12, 6, 3, 2])
+    z = rng.normal(size=(len(y), 4))
+
+    def gence(bias, z, y):
+        log_p = log_softmax(z + bias, axis=1)
+        return -np.mean(log_p[np.arange(len(y)), y] - logsumexp(log_p, axis=0)[y])
+
+    def ce(bias, z, y):
+        return -np.mean(log_softmax(z + bias, axis=1)[np.arange(len(y)), y])
+
+    def best(loss, z, y):
+        found = minimize(loss, np.zeros(z.shape[1]), args=(z, y), tol=1e-12)
+        return found.x - found.x.mean(), found.fun
+
+    assert gence(0, z, y) == pytest.approx(float(generative_cross_entropy(torch.tensor(z), torch.tensor(y))))
+    (b_ce, ce_value), (b_gence, gence_value) = best(ce, z, y), best(gence, z, y)
+    np.testing.assert_allclose(b_ce, b_gence, atol=1e-4)
+    share = np.bincount(y) / len(y)
+    assert gence_value - ce_value == pytest.approx(np.log(len(y)) - stats.entropy(share), abs=1e-9)
+    z, y = z[y < 3], y[y < 3]
+    assert abs(best(ce, z, y)[0] - best(gence, z, y)[0]).max() > 0.1
+
+
+@pytest.mark.claim("strength-force")
+@pytest.mark.parametrize("strength", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_late_in_training_the_share_one_minus_s_of_the_push_on_absent_classes_is_left(strength):
+    rng = np.random.default_rng(3)
+    y = np.arange(24) % 6
+    z = rng.normal(size=(24, 9))
+    z[np.arange(24), y] += 14
+    logits = torch.tensor(z, requires_grad=True)
+    generative_cross_entropy(logits, torch.tensor(y), strength=strength).backward()
+    push, of_ce = logits.grad[:, 6:].sum().item(), softmax(z, axis=1)[:, 6:].sum() / 24
+    assert push / of_ce == pytest.approx(1 - strength, abs=1e-3)
+
+
+def small_run(tmp_path, **parameters):
+    fixed = {"n_per_class": 96, "rho": 50.0, "epochs": 10, "lr": 0.05, "seeds": 4, **parameters}
+    records = reports.train_grid({"fixed": fixed}, tmp_path, progress=False)
+    return records[records.checkpoint == "last"].set_index("seed")
+
+
+@pytest.mark.claim("batch-size-effect")
+def test_on_the_long_tail_gence_is_worse_with_batches_of_eight(tmp_path):
+    ce, gence = (small_run(tmp_path, batch_size=8, loss=loss) for loss in ("ce", "gence"))
+    assert runs.compare(ce.error, gence.error)["difference"] > 0
+
+
+@pytest.mark.claim("strength-dose")
+def test_on_the_long_tail_three_quarters_of_the_strength_lower_the_nll(tmp_path):
+    options = [{"strength": s} for s in (0.0, 0.75)]
+    zero, part = (small_run(tmp_path, batch_size=16, lr=0.1, epochs=20, loss_options=o) for o in options)
+    assert runs.compare(zero.nll, part.nll)["difference"] < 0
+
+
+@pytest.mark.claim("tabular-stand-in")
+def test_ats_on_108_scans_of_the_stand_in_raises_the_nll(tmp_path):
+    grid = {"fixed": {"dataset": "av1451_synthetic", "loss": "ce", "batch_size": 128, "epochs": 20, "seeds": 8}}
+    records = reports.train_grid(grid, tmp_path, progress=False)
+    after = reports.recalibrate(records[records.checkpoint == "best"], ["none", "ats"], n_bins=20)
+    nll = after.pivot(index="seed", columns="calibrator", values="nll")
+    assert (nll.ats - nll.none).mean() > 0
