@@ -10,7 +10,6 @@ float32. Where published formula and official code differ, the formula is the de
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import inspect
 import math
@@ -22,6 +21,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
+
+from gence._words import nearest
 
 __all__ = [
     "DUAL_FOCAL_GAMMAS",
@@ -1551,17 +1552,11 @@ def make_loss(name: str, **options) -> nn.Module:
         0.5
     """
     if name not in REGISTRY:
-        raise ValueError(f"unknown loss {name!r}{_did_you_mean(name, REGISTRY)} The losses are: {', '.join(REGISTRY)}.")
+        raise ValueError(f"unknown loss {name!r}{nearest(name, REGISTRY)} The losses are: {', '.join(REGISTRY)}.")
     known = REGISTRY[name].options
     for option in options:
         if option not in known:
             raise ValueError(
-                f"loss {name!r} has no option {option!r}{_did_you_mean(option, known)} "
-                f"Its options are: {', '.join(known)}."
+                f"loss {name!r} has no option {option!r}{nearest(option, known)} Its options are: {', '.join(known)}."
             )
     return REGISTRY[name].build(**options)
-
-
-def _did_you_mean(word: str, known) -> str:
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else "."

@@ -1,12 +1,11 @@
 """Predictions that were written down before the runs, and what the runs say about them.
 
-``book/predictions.yml`` holds the predictions with what would refute each; ``results/`` the runs. A verdict is computed
-from the two and never typed.
+``book/predictions.yml`` holds the predictions with what would refute each, ``book/predictions_follow_up.yml`` those of
+a second round that the first one asked for; ``results/`` holds the runs. A verdict is computed and never typed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,11 +26,11 @@ LEVEL = 0.05
 _TERM = re.compile(r"\s*([+-]?)\s*([\w:.=]+)\s*@\s*(\w+)")
 
 
-def load_predictions(path: str | Path | None = None) -> list[dict[str, Any]]:
+def load_predictions(path: str | Path = "predictions.yml") -> list[dict[str, Any]]:
     """Read the predictions, one entry for each statement about runs.
 
     Args:
-        path: a YAML file as ``book/predictions.yml``; None is that file.
+        path: a YAML file; where there is none, the one of this name in the repository's folder ``book``.
 
     Returns:
         One dictionary for each item under ``over``, with all fields of its prediction.
@@ -48,9 +47,9 @@ def load_predictions(path: str | Path | None = None) -> list[dict[str, Any]]:
         >>> load_predictions(path)[0]["terms"]
         'a @ 8 - b @ 8'
     """
-    if path is None:
-        folder = reports.results_folder()
-        path = Path("predictions.yml") if folder is None else folder.parent / "book" / "predictions.yml"
+    folder = reports.results_folder()
+    if not Path(path).exists() and folder is not None:
+        path = folder.parent / "book" / path
     entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["predictions"]
     found = []
     for entry in entries:
@@ -74,14 +73,14 @@ def variants(records: pd.DataFrame) -> pd.Series:
         ``"gence"``, ``"gence:strength=0.5"``, ``"gence:balanced"`` (class-balanced batches), ...
 
     Example:
-        >>> table = pd.DataFrame({"loss": ["gence"], "loss_options": ['{"strength": 0.5}'], "recipe_options": ["{}"]})
+        >>> table = pd.DataFrame({"loss": ["gence"], "loss_options": [{"strength": 0.5}], "recipe_options": [{}]})
         >>> variants(table).tolist()
         ['gence:strength=0.5']
     """
 
-    def name(loss: str, options: Any, recipe: Any) -> str:
-        parts = [f"{key}={value}" for key, value in sorted(_mapping(options).items())]
-        parts += ["balanced"] * (_mapping(recipe).get("sampler") == "class_balanced")
+    def name(loss: str, options: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+        parts = [f"{key}={value}" for key, value in sorted(options.items())]
+        parts += ["balanced"] * (recipe.get("sampler") == "class_balanced")
         return ":".join([loss, *parts])
 
     columns = (records["loss"], records["loss_options"], records["recipe_options"])
@@ -92,7 +91,7 @@ def groups_of_classes(records: pd.DataFrame) -> pd.DataFrame:
     """Return the mean test errors of head, middle and tail classes (3, 4 and 3 of 10) of each record.
 
     Args:
-        records: with a column ``class_error``: ten errors, as a list or JSON text.
+        records: with a column ``class_error``: a list of ten errors.
 
     Returns:
         Columns ``head``, ``middle``, ``tail``, NaN for another number of classes.
@@ -101,9 +100,9 @@ def groups_of_classes(records: pd.DataFrame) -> pd.DataFrame:
         >>> groups_of_classes(pd.DataFrame({"class_error": [[0.0] * 3 + [0.5] * 4 + [1.0] * 3]})).loc[0].tolist()
         [0.0, 0.5, 1.0]
     """
-    errors = [json.loads(value) if isinstance(value, str) else value for value in records["class_error"]]
     rows = [
-        {name: float(np.mean(e[part])) if len(e) == 10 else np.nan for name, part in GROUPS.items()} for e in errors
+        {name: float(np.mean(errors[part])) if len(errors) == 10 else np.nan for name, part in GROUPS.items()}
+        for errors in records["class_error"]
     ]
     return pd.DataFrame(rows, index=records.index, columns=list(GROUPS))
 
@@ -225,10 +224,3 @@ def _verdict(row: Mapping[str, Any]) -> str:
     above = row["low"] > (margin or 0.0) and row["expect"] != "> 0"
     below = row["high"] < -(margin or 0.0) and row["expect"] != "< 0"
     return "refuted" if above or below else "open"
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    """Options as records hold them: a dictionary, its JSON text, or nothing."""
-    if isinstance(value, str):
-        return json.loads(value or "{}")
-    return value if isinstance(value, dict) else {}

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,17 @@ from tqdm import tqdm
 
 from gence import calibration, metrics, runs
 
+if TYPE_CHECKING:  # notebooks have it; whoever only trains need not
+    from IPython.display import Markdown
+
 __all__ = [
     "NOT_RUN",
+    "benchmark_records",
     "beside_paper",
     "calibrated",
     "calibrated_columns",
     "collected",
+    "markdown",
     "mean_sd",
     "paper_cells",
     "recalibrate",
@@ -64,6 +69,8 @@ PAPER_ATS_BINS = 15  # of its adaptive temperature scaling, but in Table 10, whi
 # Table 5 names the foreign data where other tables name the data set; its networks are those of CIFAR-10.
 OOD_METRIC, OOD_DATASET, OOD_SCORE = "OOD_AUROC", "CIFAR-10", "entropy"
 BINNED = ("ece", "adaece", "classwise_ece")
+# Columns of collected records that hold JSON text.
+NESTED = ("loss_options", "recipe_options", "foreign", "class_error", "foreign_scores")
 
 
 def results_folder() -> Path | None:
@@ -78,6 +85,13 @@ def results_folder() -> Path | None:
         if (root / "results" / "paper").is_dir():
             return root / "results"
     return None
+
+
+def _repository_results(wanted: str) -> Path:
+    folder = results_folder()
+    if folder is None:
+        raise FileNotFoundError(f"results/{wanted} is part of the repository: clone it and run this there")
+    return folder
 
 
 def paper_cells(table: int, **where: Any) -> pd.DataFrame:
@@ -103,10 +117,7 @@ def paper_cells(table: int, **where: Any) -> pd.DataFrame:
         >>> cell["unit"], cell["n_runs"], bool(cell["std"] > 0)
         ('%', '10', True)
     """
-    folder = results_folder()
-    if folder is None:
-        raise FileNotFoundError("results/paper/tables.csv is part of the repository: clone it and run this there")
-    cells = pd.read_csv(folder / "paper" / "tables.csv", dtype={"n_runs": str})
+    cells = pd.read_csv(_repository_results("paper") / "paper" / "tables.csv", dtype={"n_runs": str})
     if table not in set(cells["table"]):
         raise ValueError(f"the paper has tables {cells['table'].min()} to {cells['table'].max()}, but got {table!r}")
     cells = cells[cells["table"] == table]
@@ -115,6 +126,26 @@ def paper_cells(table: int, **where: Any) -> pd.DataFrame:
             raise ValueError(f"a cell has no {column!r}. It has: {', '.join(cells)}.")
         cells = cells[cells[column] == value]
     return cells.reset_index(drop=True)
+
+
+def benchmark_records(pattern: str) -> list[dict[str, Any]]:
+    """Return the records of speed and memory in ``results/benchmarks`` whose file names match.
+
+    Args:
+        pattern: as for files, for example ``"losses-*"``.
+
+    Returns:
+        One dictionary for each file, in the order of their names; empty where none was made.
+
+    Raises:
+        FileNotFoundError: the repository is not there.
+
+    Example:
+        >>> [record["provenance"]["threads"] for record in benchmark_records("losses-cpu")]
+        [1]
+    """
+    paths = sorted((_repository_results("benchmarks") / "benchmarks").glob(f"{pattern}.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def train_grid(grid: Mapping[str, Any], out: str | Path, *, progress: bool = True) -> pd.DataFrame:
@@ -277,6 +308,8 @@ def _other_ats_bins(dataset: str, model: str) -> tuple[int, ...]:
 def collected(grid: str) -> pd.DataFrame:
     """Return the collected records of a grid, ``results/<grid>.csv``; without rows where it was not run.
 
+    Options, errors of the classes and scores on foreign images come as in :func:`gence.runs.read_records`.
+
     Beside what the records hold it has the :func:`calibrated_columns`, empty where the logits were not at hand.
 
     Args:
@@ -288,7 +321,29 @@ def collected(grid: str) -> pd.DataFrame:
     """
     folder = results_folder()
     path = None if folder is None else folder / f"{grid}.csv"
-    return pd.DataFrame() if path is None or not path.exists() else pd.read_csv(path)
+    if path is None or not path.exists():
+        return pd.DataFrame()
+    table = pd.read_csv(path)
+    nested = [name for name in NESTED if name in table]
+    return table.assign(**{name: table[name].map(json.loads) for name in nested})
+
+
+def markdown(table: pd.DataFrame | Iterable[Mapping[str, Any]], *, index: bool = False) -> Markdown:
+    """Show a table in a notebook, its numbers as they are written.
+
+    Args:
+        table: a data frame, or one mapping for each row.
+        index: show the names of the rows too.
+
+    Example:
+        >>> print(markdown([{"loss": "CE", "error": "1.50"}]).data)
+        | loss   | error   |
+        |:-------|:--------|
+        | CE     | 1.50    |
+    """
+    from IPython.display import Markdown
+
+    return Markdown(pd.DataFrame(table).to_markdown(index=index, disable_numparse=True))
 
 
 def mean_sd(values: Sequence[float], *, scale: float = 100.0, digits: int = 2) -> str:
@@ -387,10 +442,9 @@ def _our_column(cell: Mapping[str, Any]) -> str | None:
     return f"raw_{metric}" if np.isnan(bins) else f"{_ats(int(bins))}_{metric}"
 
 
-def _auroc(scores: Iterable[Any], foreign: str) -> Iterable[float]:
-    """Our AUROC on foreign images in the paper's words; a table read from a file holds the scores as text."""
+def _auroc(scores: Iterable[Mapping[str, Any]], foreign: str) -> Iterable[float]:
+    """Our AUROC on foreign images in the paper's words."""
     names = {theirs: name for name, theirs in PAPER_NAMES["foreign"].items()}
-    for text in scores:
-        of_run = json.loads(text) if isinstance(text, str) else text
+    for of_run in scores:
         if found := of_run.get(names.get(foreign, "")):
             yield found[OOD_SCORE]["auroc"]

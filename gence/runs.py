@@ -46,6 +46,7 @@ __all__ = [
     "holm",
     "provenance",
     "read_records",
+    "with_verdict",
     "write_atomically",
 ]
 
@@ -109,9 +110,11 @@ class Parameters(BaseModel):
 
         papermill only warns about a parameter it does not know, and injects it all the same. So the names are read
         from the cells before this one that hold nothing but assignments: the notebook's own parameters cell and the
-        cell papermill injected after it.
+        cell papermill injected after it. Where cells run without a history (nbval runs them so), the parameters are
+        what the namespace holds under their names, and a name that does not exist stays unseen.
         """
-        names = assigned_names(namespace.get("In", [])[:-1])
+        history = namespace.get("In", [])[:-1]
+        names = assigned_names(history) if any(history) else [name for name in cls.model_fields if name in namespace]
         return cls.of(**{name: namespace[name] for name in names})
 
     def effective(self) -> Self:
@@ -606,7 +609,8 @@ def compare(
 
     Returns:
         ``n``; means and standard deviations of both; ``difference`` (mean of candidate - baseline) with its
-        Student-t interval ``low``, ``high``; ``p`` of the test (1 when no seed differs); ``wins``, ``ties``.
+        Student-t interval ``low``, ``high``; ``p`` of the test and ``p_opposite`` of the other alternative (1 when no
+        seed differs); ``wins``, ``ties``.
 
     Raises:
         ValueError: different seeds, fewer than 2 of them, NaN values, unknown `alternative`.
@@ -631,7 +635,10 @@ def compare(
     # Errors are multiples of 1/N: round away the last bits, so that equal differences are ties on every machine.
     difference = np.round(difference, 12)
     half_width = stats.t.ppf((1 + level) / 2, len(a) - 1) * difference.std(ddof=1) / np.sqrt(len(a))
-    same = not difference.any()
+
+    def p_value(side: str) -> float:
+        return float(stats.wilcoxon(difference, alternative=side).pvalue) if difference.any() else 1.0
+
     better = difference < 0 if alternative == "less" else difference > 0
     return {
         "n": len(a),
@@ -642,7 +649,8 @@ def compare(
         "difference": float(difference.mean()),
         "low": float(difference.mean() - half_width),
         "high": float(difference.mean() + half_width),
-        "p": 1.0 if same else float(stats.wilcoxon(difference, alternative=alternative).pvalue),
+        "p": p_value(alternative),
+        "p_opposite": p_value("greater" if alternative == "less" else "less"),
         "wins": int(better.sum()),
         "ties": int((difference == 0).sum()),
     }
@@ -654,10 +662,10 @@ def comparison_table(
     *,
     by: Sequence[str],
     baseline: str = "ce",
-    candidate: str = "gence",
+    candidate: str | Sequence[str] = "gence",
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Compare two losses in every setting and metric, with Holm's correction over all rows.
+    """Compare losses with a baseline in every setting and metric, with Holm's correction over all rows.
 
     Both directions are tested, each one-sided; the verdict needs a corrected p below 1 - `level` in its direction.
 
@@ -666,12 +674,12 @@ def comparison_table(
         metrics: columns where smaller is better.
         by: columns that make a setting.
         baseline: a value of ``loss``.
-        candidate: another one.
+        candidate: another one, or a list; then the column ``loss`` says which.
         level: of the intervals and of the verdict.
 
     Returns:
-        One row for each setting and metric: `by`, ``metric``, the columns of :func:`compare`, ``p_holm`` and
-        ``verdict`` (``"lower"``, ``"higher"`` or ``"no difference shown"``, always said of the candidate).
+        One row for each setting, candidate and metric: `by`, ``metric``, the columns of :func:`compare` and of
+        :func:`with_verdict`.
 
     Raises:
         ValueError: as :func:`compare`; a name in `by` that is also a column of the result.
@@ -682,22 +690,37 @@ def comparison_table(
         >>> comparison_table(table, ["error"], by=["rho"])["verdict"].tolist()
         ['lower']
     """
-    rows, higher = [], []
+    several = not isinstance(candidate, str)
+    rows = []
     for setting, group in results.groupby(list(by), sort=False):
         values = group.pivot(index="seed", columns="loss")
-        for metric in metrics:
-            pair = values[metric][baseline], values[metric][candidate]
-            found = {"metric": metric} | compare(*pair, level=level)
+        for loss, metric in itertools.product(candidate if several else [candidate], metrics):
+            named = {"loss": loss} if several else {}
+            found = named | {"metric": metric} | compare(values[metric][baseline], values[metric][loss], level=level)
             if clash := set(by) & set(found):
                 raise ValueError(f"the result has its own column {sorted(clash)}: rename this one in `by`")
             rows.append(dict(zip(by, setting, strict=True)) | found)
-            higher.append(compare(*pair, alternative="greater")["p"])
-    table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"])
-    table["verdict"] = np.select(
-        [table["p_holm"] < 1 - level, holm(higher) < 1 - level], ["lower", "higher"], "no difference shown"
-    )
-    return table
+    return with_verdict(pd.DataFrame(rows), level=level)
+
+
+def with_verdict(comparisons: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Add Holm's correction over all rows, and what each of them says of its candidate.
+
+    Args:
+        comparisons: one row for each :func:`compare` with its default alternative, ``"less"``.
+        level: a verdict needs a corrected p below 1 - `level` in its direction.
+
+    Returns:
+        The rows with ``p_holm`` and ``verdict``: ``"lower"``, ``"higher"`` or ``"no difference shown"``.
+
+    Example:
+        >>> less = compare({n: 0.2 for n in range(6)}, {n: 0.1 for n in range(6)})
+        >>> with_verdict(pd.DataFrame([less]))["verdict"].tolist()
+        ['lower']
+    """
+    p_holm, higher = holm(comparisons["p"]), holm(comparisons["p_opposite"])
+    verdict = np.select([p_holm < 1 - level, higher < 1 - level], ["lower", "higher"], "no difference shown")
+    return comparisons.assign(p_holm=p_holm, verdict=verdict)
 
 
 def comparison_markdown(table: pd.DataFrame, by: Sequence[str], *, names: tuple[str, str] = ("CE", "GenCE")) -> str:

@@ -246,10 +246,7 @@ def test_only_runs_that_have_the_value_are_counted():
     assert (table["ours"][0], table["n"][0]) == ("2.00", 1)
 
 
-@pytest.mark.parametrize("kept_as", [dict, json.dumps])
-def test_an_ood_cell_stands_beside_the_same_foreign_images_and_score(kept_as):
-    """Records hold a dictionary, collected tables its text."""
-
+def test_an_ood_cell_stands_beside_the_same_foreign_images_and_score():
     def scores(svhn: float) -> dict:
         other = {"auroc": 0.1, "aupr": 0.2, "fpr95": 0.3}
         return {
@@ -259,10 +256,10 @@ def test_an_ood_cell_stands_beside_the_same_foreign_images_and_score(kept_as):
 
     ours = pd.DataFrame(
         [
-            full_tier("gence", 0.01, 1, foreign_scores=kept_as(scores(0.93))),
-            full_tier("gence", 0.01, 2, foreign_scores=kept_as(scores(0.95))),
-            full_tier("gence", 0.01, 3, foreign_scores=kept_as({})),
-            full_tier("gence", 0.01, 4, foreign_scores=kept_as(scores(0.5)), dataset="cifar100"),
+            full_tier("gence", 0.01, 1, foreign_scores=scores(0.93)),
+            full_tier("gence", 0.01, 2, foreign_scores=scores(0.95)),
+            full_tier("gence", 0.01, 3, foreign_scores={}),
+            full_tier("gence", 0.01, 4, foreign_scores=scores(0.5), dataset="cifar100"),
         ]
     )
     table = reports.beside_paper(reports.paper_cells(5, model="ResNet-50", loss="GenCE"), ours).set_index("dataset")
@@ -284,6 +281,17 @@ def test_collected_results_are_read_where_they_are(tmp_path, monkeypatch):
     assert reports.collected("main").empty
     pd.DataFrame([full_tier("ce", 0.1, 0)]).to_csv(tmp_path / "main.csv", index=False)
     assert math.isclose(reports.collected("main")["error"].iloc[0], 0.1)
+    nested = {
+        "loss_options": {"strength": 0.5},
+        "recipe_options": {},
+        "foreign": ["svhn"],
+        "class_error": [0.5, None],
+        "foreign_scores": {"svhn": {"entropy": {"auroc": 0.9}}},
+    }
+    assert set(nested) == set(reports.NESTED)
+    as_text = {name: json.dumps(value) for name, value in nested.items()}
+    pd.DataFrame([full_tier("ce", 0.1, 0) | as_text]).to_csv(tmp_path / "nested.csv", index=False)
+    assert reports.collected("nested")[list(nested)].iloc[0].to_dict() == nested
     monkeypatch.setattr(reports, "results_folder", lambda: None)
     assert reports.collected("main").empty
     with pytest.raises(FileNotFoundError, match="clone it"):

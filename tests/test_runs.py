@@ -12,7 +12,16 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from gence import losses, runs
-from gence.runs import ParameterError, Parameters, RunParameters, compare, comparison_table, execute, expand_grid
+from gence.runs import (
+    ParameterError,
+    Parameters,
+    RunParameters,
+    compare,
+    comparison_table,
+    execute,
+    expand_grid,
+    with_verdict,
+)
 
 SMOKE = {"tier": "smoke", "n_per_class": 5}
 
@@ -179,6 +188,15 @@ def test_the_notebook_guard_reads_the_parameter_cells_and_no_others():
         RunParameters.from_notebook({"In": ["sed = 3", "guard()"], "sed": 3})
 
 
+@pytest.mark.parametrize("history", [{}, {"In": [""]}, {"In": []}])
+def test_without_a_history_the_parameters_are_those_the_namespace_holds(history):
+    """nbval executes cells without a history."""
+    found = RunParameters.from_notebook(history | {"loss": "ce", "rho": 50, "np": np, "rows": 1})
+    assert (found.loss, found.rho, found.seeds) == ("ce", 50.0, RunParameters().seeds)
+    with pytest.raises(ParameterError, match="nearest valid: 'ce'"):
+        RunParameters.from_notebook(history | {"loss": "cee"})
+
+
 def test_execute_resumes_without_repeating_a_seed(tmp_path):
     first = RunParameters.of(**SMOKE, seeds=[0], out=str(tmp_path))
     (record,) = execute(first, progress=False)
@@ -260,6 +278,9 @@ def test_compare_agrees_with_scipy_and_with_arithmetic_by_hand():
     b = a + rng.normal(-0.3, 1, size=12)
     got = compare(a, b.sample(frac=1, random_state=1))  # pairs by seed, not by position
     assert got["p"] == stats.wilcoxon(b - a, alternative="less").pvalue
+    assert got["p_opposite"] == stats.wilcoxon(b - a, alternative="greater").pvalue
+    turned = compare(a, b, alternative="greater")
+    assert (turned["p"], turned["p_opposite"]) == (got["p_opposite"], got["p"])
     interval = stats.ttest_rel(b, a).confidence_interval(0.95)
     assert (got["low"], got["high"]) == pytest.approx(tuple(interval))
     assert got["difference"] == pytest.approx((b - a).mean())
@@ -268,7 +289,7 @@ def test_compare_agrees_with_scipy_and_with_arithmetic_by_hand():
 
 def test_compare_handles_ties_and_refuses_what_cannot_be_paired():
     same = dict.fromkeys(range(5), 0.1)
-    assert compare(same, same)["p"] == 1.0
+    assert compare(same, same)["p"] == compare(same, same)["p_opposite"] == 1.0
     with pytest.raises(ValueError, match="seeds differ"):
         compare({0: 0.1, 1: 0.2}, {0: 0.1, 2: 0.2})
     with pytest.raises(ValueError, match="at least 2"):
@@ -289,6 +310,30 @@ def test_comparison_table_corrects_over_all_rows_and_looks_both_ways():
     table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"])
     assert table["verdict"].tolist() == ["lower", "higher", "no difference shown"]
     assert table["p_holm"].iloc[0] == pytest.approx(3 * 2**-10)  # the smallest of three is multiplied by three
+
+
+def test_several_candidates_are_corrected_together():
+    steps = {"ce": 0.0, "better": -1.0, "worse": 1.0, "same": 0.0}
+    rows = [
+        {"loss": loss, "seed": s, "setting": name, "error": s + step * (1 + 0.01 * s)}
+        for name in ("a", "b")
+        for loss, step in steps.items()
+        for s in range(10)
+    ]
+    table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate=["worse", "better", "same"])
+    assert table[["setting", "loss"]].to_numpy().tolist() == [[s, c] for s in "ab" for c in ("worse", "better", "same")]
+    assert table["verdict"].tolist() == ["higher", "lower", "no difference shown"] * 2
+    assert table["p_holm"].tolist() == pytest.approx([1, 6 * 2**-10, 1] * 2)
+    one = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate="better")
+    assert one["p_holm"].tolist() == pytest.approx([2 * 2**-10] * 2) and "loss" not in one
+
+
+def test_a_verdict_is_made_over_the_rows_that_are_kept():
+    less = compare({n: 0.2 for n in range(5)}, {n: 0.1 for n in range(5)})
+    kept, all_rows = pd.DataFrame([less]), pd.DataFrame([less] * 2)
+    assert with_verdict(kept)["verdict"].tolist() == ["lower"]
+    assert with_verdict(all_rows)["verdict"].tolist() == ["no difference shown"] * 2
+    assert "verdict" not in kept
 
 
 def test_a_setting_cannot_hide_a_column_of_the_comparison():

@@ -311,6 +311,8 @@ def collect(grid: list[RunParameters], target: Path) -> str:
     """
     import pandas as pd
 
+    from gence import reports
+
     tables, missing = [], []
     for run in grid:
         paths = {run.record_path(seed): seed for seed in run.effective().seeds}
@@ -327,9 +329,10 @@ def collect(grid: list[RunParameters], target: Path) -> str:
     old = pd.read_csv(target, dtype=str, keep_default_na=False) if target.exists() else pd.DataFrame(columns=KEY)
     identities = {run.identity for run in grid}
     gone = sorted(set(old["identity"]) - identities)
-    table = _merged(old[old["identity"].isin(identities)], new, target)
+    calibrated = {run.identity: reports.calibrated_columns(run.dataset, run.model) for run in grid}
+    table = _with_columns(_merged(old[old["identity"].isin(identities)], new, target), calibrated)
     _write_table(table, target)
-    table, uncalibrated = _calibrated(table, grid, target)
+    table, uncalibrated = _calibrated(table, grid, calibrated, target)
 
     known = set(zip(table["identity"], table["seed"].astype(int), strict=True))
     missing = [(name, [seed for seed in seeds if (name, seed) not in known]) for name, seeds in missing]
@@ -349,16 +352,22 @@ def _write_table(table: pd.DataFrame, target: Path) -> None:
     runs.write_atomically(target, table.to_csv(index=False, lineterminator="\n"))
 
 
-def _calibrated(table: pd.DataFrame, grid: list[RunParameters], target: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table with the columns after calibration, fitted where they are empty; and what has none, with the reason."""
+def _with_columns(table: pd.DataFrame, calibrated: Mapping[str, list[str]]) -> pd.DataFrame:
+    """The table with the columns after calibration of all its runs last, empty where they are new."""
+    columns = list(dict.fromkeys(name for of_run in calibrated.values() for name in of_run))
+    order = [name for name in table.columns if name not in columns]
+    return table.reindex(columns=[*order, *columns], fill_value="")
+
+
+def _calibrated(
+    table: pd.DataFrame, grid: list[RunParameters], names: Mapping[str, list[str]], target: Path
+) -> tuple[pd.DataFrame, list[str]]:
+    """The table with its columns after calibration, fitted where they are empty; and what has none, with the reason."""
     from tqdm import tqdm
 
     from gence import reports
 
-    names = {run.identity: reports.calibrated_columns(run.dataset, run.model) for run in grid}
-    columns = list(dict.fromkeys(name for of_run in names.values() for name in of_run))
-    order = [name for name in table.columns if name not in columns]
-    table = table.reindex(columns=[*order, *columns], fill_value="").set_index(KEY)
+    table = table.set_index(KEY)
     without = []
     for run in tqdm(grid, desc="calibration", unit="run", leave=False, disable=None):
         mine = table.loc[table.index.get_level_values("identity") == run.identity, names[run.identity]]
@@ -375,9 +384,7 @@ def _calibrated(table: pd.DataFrame, grid: list[RunParameters], target: Path) ->
             continue
         table.loc[found.index, found.columns] = found
         _write_table(table.reset_index(), target)
-    table = table.reset_index()
-    _write_table(table, target)
-    return table, without
+    return table.reset_index(), without
 
 
 def _has_logits(run: RunParameters, seed: int) -> bool:
