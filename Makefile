@@ -8,6 +8,8 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Test processes: each needs a core and about 2 GB. The cells of a notebook stay together, in their order.
+TESTERS ?= 2
 GRID ?= workflow/grids/laptop.yaml
 PROFILE ?= workflow/profiles/cpu
 # Locks are not needed: a run takes its own lock, and results are moved into place whole. So a killed engine leaves
@@ -43,7 +45,7 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 	@echo "The book: $(CURDIR)/_build/committed/html/index.html"
 
 test: lint html ## run all tests
-	@GENCE_RUNS=$$(mktemp -d) $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env
+	@GENCE_RUNS=$$(mktemp -d) $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env -n $(TESTERS) --dist loadfile
 
 lint: $(STAMP) ## check style
 	@$(BIN)/ruff check .
