@@ -674,7 +674,8 @@ def comparison_table(
         metrics: columns where smaller is better.
         by: columns that make a setting.
         baseline: a value of ``loss``.
-        candidate: another one, or a list; then the column ``loss`` says which.
+        candidate: another one, or a list of those that are compared where a setting has them; then the column ``loss``
+            says which.
         level: of the intervals and of the verdict.
 
     Returns:
@@ -682,7 +683,7 @@ def comparison_table(
         :func:`with_verdict`.
 
     Raises:
-        ValueError: as :func:`compare`; a name in `by` that is also a column of the result.
+        ValueError: as :func:`compare`; a loss that is not there; a name in `by` that is also a column of the result.
 
     Example:
         >>> table = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
@@ -691,10 +692,16 @@ def comparison_table(
         ['lower']
     """
     several = not isinstance(candidate, str)
+    candidates = list(candidate) if several else [candidate]
+    if unknown := {baseline, *candidates} - set(results["loss"]):
+        raise ValueError(
+            f"no row of {sorted(unknown)}. The losses here are: {', '.join(sorted(set(results['loss'])))}."
+        )
     rows = []
     for setting, group in results.groupby(list(by), sort=False):
         values = group.pivot(index="seed", columns="loss")
-        for loss, metric in itertools.product(candidate if several else [candidate], metrics):
+        here = [loss for loss in candidates if loss in set(group["loss"])] if several else candidates
+        for loss, metric in itertools.product(here, metrics):
             named = {"loss": loss} if several else {}
             found = named | {"metric": metric} | compare(values[metric][baseline], values[metric][loss], level=level)
             if clash := set(by) & set(found):

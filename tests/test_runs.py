@@ -326,6 +326,11 @@ def test_several_candidates_are_corrected_together():
     assert table["p_holm"].tolist() == pytest.approx([1, 6 * 2**-10, 1] * 2)
     one = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate="better")
     assert one["p_holm"].tolist() == pytest.approx([2 * 2**-10] * 2) and "loss" not in one
+    gaps = [row for row in rows if (row["setting"], row["loss"]) != ("b", "same")]
+    table = comparison_table(pd.DataFrame(gaps), ["error"], by=["setting"], candidate=["better", "same"])
+    assert table[["setting", "loss"]].to_numpy().tolist() == [["a", "better"], ["a", "same"], ["b", "better"]]
+    with pytest.raises(ValueError, match=r"no row of \['bettr'\]. The losses here are: better, ce"):
+        comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate=["bettr"])
 
 
 def test_a_verdict_is_made_over_the_rows_that_are_kept():
