@@ -329,21 +329,25 @@ def collected(grid: str) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame | Iterable[Mapping[str, Any]], *, index: bool = False) -> Markdown:
-    """Show a table in a notebook, its numbers as they are written.
+    """Show a table in a notebook, its numbers as they are written; what is missing stays empty.
 
     Args:
-        table: a data frame, or one mapping for each row.
+        table: a data frame, or one mapping for each row; a row may lack columns.
         index: show the names of the rows too.
 
     Example:
-        >>> print(markdown([{"loss": "CE", "error": "1.50"}]).data)
+        >>> print(markdown([{"loss": "CE", "error": "1.50"}, {"loss": "GenCE"}]).data)
         | loss   | error   |
         |:-------|:--------|
         | CE     | 1.50    |
+        | GenCE  |         |
     """
     from IPython.display import Markdown
 
-    return Markdown(pd.DataFrame(table).to_markdown(index=index, disable_numparse=True))
+    frame = pd.DataFrame(table)
+    if frame.isna().any(axis=None):
+        frame = frame.astype(object).where(frame.notna(), "")
+    return Markdown(frame.to_markdown(index=index, disable_numparse=True))
 
 
 def mean_sd(values: Sequence[float], *, scale: float = 100.0, digits: int = 2) -> str:
