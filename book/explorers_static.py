@@ -1,4 +1,4 @@
-"""The pictures and tables that stand in for the two explorers in print and without JavaScript.
+"""The pictures and tables that stand in for the three explorers in print and without JavaScript.
 
     python book/explorers_static.py
 
@@ -30,6 +30,7 @@ BELIEFS = (np.array([0.5, 0.35, 0.15]), np.array([0.8, 0.15, 0.05]))
 MARGIN, SEED, STRENGTH = 4.0, 1, 0.5
 BATCHES = ((10, 16), (10, 128), (100, 16), (100, 128), (200, 128), (200, 512))  # (K, B)
 LEAKS = (0.1, 0.3, 0.5, 0.9)
+TAILS = ((10, 50, 16), (100, 1, 64), (100, 100, 16), (100, 100, 64), (100, 100, 256), (1000, 200, 256))  # (K, rho, B)
 
 
 def point_losses(name: str, t: float, p: np.ndarray) -> np.ndarray:
@@ -116,11 +117,27 @@ def absent_push(p: np.ndarray, labels: np.ndarray, strength: float) -> float:
     return float((p[:, n == 0] * (1 - strength * w)[:, None]).mean(0).mean())
 
 
+def class_shares(n_classes: int, rho: float) -> np.ndarray:
+    """Return frequencies (K,) that fall exponentially; the first is rho times as large as the last."""
+    return softmax(-np.log(rho) * np.linspace(0, 1, n_classes))
+
+
+def share_left_out(pi: np.ndarray, batch: np.ndarray | float) -> np.ndarray:
+    """Return the share of pairs of a sample and a wrong class whose class is not in the batch."""
+    return (np.exp(np.multiply.outer(batch, np.log1p(-pi)))).sum(-1) / (len(pi) - 1)
+
+
+def implicit_adjustment(pi: np.ndarray, batch: int) -> np.ndarray:
+    """Return -log s (K,) less that of the first class, where s is the chance to be among the other samples."""
+    with_it = -np.expm1((batch - 1) * np.log1p(-pi))
+    return np.log(with_it[0] / with_it)
+
+
 # --- tables ----------------------------------------------------------------------------------------------------
 
 
 def write_tables() -> None:
-    """Write the three tables of the page."""
+    """Write the four tables of the page."""
 
     def triple(p: np.ndarray, digits: int = 3) -> str:
         return ",\u00a0".join(f"{x:.{digits}f}" for x in p)
@@ -157,6 +174,16 @@ def write_tables() -> None:
     rows = [["leak ε", "CE", "$s=0.5$", "GenCE"]]
     rows += [[f"{e}", *(f"{-(1 - s) * np.log1p(-e) + 0.0:.3f}" for s in (0, STRENGTH, 1))] for e in LEAKS]
     _write("leaks.csv", rows)
+
+    heads = "absent on average", "pushes left out", "rarest, in a batch", "its shift", "full"
+    rows = [["$K$", "$\\rho$", "$B$", *heads]]
+    for k, rho, b in TAILS:
+        pi = class_shares(k, rho)
+        left_out = float(share_left_out(pi, b))
+        shift, full = implicit_adjustment(pi, b)[-1], np.log(pi[0] / pi[-1])
+        numbers = f"{(k - 1) * left_out:.2f}", percent(left_out), f"{b * pi[-1]:.2f}", f"{shift:.2f}", f"{full:.2f}"
+        rows.append([str(k), str(rho), str(b), *numbers])
+    _write("tails.csv", rows)
 
 
 def _write(name: str, rows: list[list[str]]) -> None:
@@ -240,6 +267,28 @@ def draw_batches() -> None:
     _save(figure, "batches.svg")
 
 
+def draw_tails() -> None:
+    """Draw the share of pushes left out, and the implicit adjustment of each class next to the full one."""
+    figure, (left_out, shift) = plt.subplots(2, 1, figsize=(4.8, 5.6))
+    k, ratio = 100, 100
+    sizes = 2 ** np.linspace(0, 12, 121)
+    for rho, line in zip((1, 10, 100), ("-", "--", ":"), strict=True):
+        left_out.plot(sizes, 100 * share_left_out(class_shares(k, rho), sizes), line, color="black", label=f"ρ = {rho}")
+    left_out.set_xscale("log", base=2)
+    left_out.set(title=f"pushes left out, K = {k}", xlabel="batch size B", ylabel="share late in training (%)")
+    left_out.legend()
+    pi = class_shares(k, ratio)
+    rank = np.linspace(0, 1, k)
+    shift.plot(rank, np.log(pi[0] / pi), "--", color="black", marker="^", markevery=(12, 25), label="full")
+    colors = (LOSS_STYLE["gence"].color, LOSS_STYLE["ce"].color, "#00795a")
+    for b, mark, color in zip((16, 64, 256), "sox", colors, strict=True):
+        shift.plot(rank, implicit_adjustment(pi, b), color=color, marker=mark, markevery=25, label=f"B = {b}")
+    shift.set(title=f"adjustment, K = {k}, ρ = {ratio}", xlabel="classes, most frequent (0) to rarest (1)")
+    shift.set(ylabel="shift of the logits (nats)")
+    shift.legend()
+    _save(figure, "tails.svg")
+
+
 def _save(figure: plt.Figure, name: str) -> None:
     figure.savefig(FOLDER / name, facecolor="white", metadata={"Date": None})
     plt.close(figure)
@@ -251,3 +300,4 @@ if __name__ == "__main__":
     write_tables()
     draw_losses()
     draw_batches()
+    draw_tails()

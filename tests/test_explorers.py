@@ -1,11 +1,13 @@
-"""The two interactive figures: their mathematics against the package, and their use by keyboard, touch and eye."""
+"""The three interactive figures: their mathematics against the package, and their use by keyboard, touch and eye."""
 
 from __future__ import annotations
 
 import csv
 import itertools
+import math
 import re
 import shutil
+from decimal import Decimal, localcontext
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +35,7 @@ LOSSES = [
 PROPER = [("ce", 0.0), ("brier", 0.0), ("focal", 0.0), ("smooth", 0.0)]
 STRENGTHS = (0.0, 0.35, 1.0)
 BATCHES = [(2, 3, 0.0, 1), (5, 4, 4.0, 2), (10, 16, 2.0, 3), (30, 20, 8.0, 4), (3, 40, 1.0, 5)]  # K, B, margin, seed
+TAILS = list(itertools.product((2, 5, 10, 100, 1000), (1, 2, 20, 200), (1, 2, 3, 64, 1024, 4096)))  # K, rho, B
 
 
 def load_static() -> ModuleType:
@@ -55,7 +58,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def harness() -> str:
     """The page with nothing but its figures: what explorers.md gives to the browser, without a theme."""
     blocks = re.findall(r"```\{raw\} html\n(.*?)```", (ROOT / "book" / "explorers.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     look = (
         "document.documentElement.dataset.theme = matchMedia('(prefers-color-scheme: dark)').matches ? 'dark':'light'"
     )
@@ -308,16 +311,103 @@ def test_the_mean_of_the_weights_is_one_so_equal_predictions_leave_no_push(js):
     assert js("Batch", "absentPush", [[p, [0, 0, 1, 0, 1], 0.0]])[0] == pytest.approx(0.35)
 
 
+# --- the tail explorer's mathematics ------------------------------------------------------------------------------
+
+
+def tail(k: int, rho: float) -> np.ndarray:
+    """Class frequencies, written down a second time."""
+    counts = rho ** -(np.arange(k) / (k - 1))
+    return counts / counts.sum()
+
+
+@pytest.fixture(scope="module")
+def tails(js):
+    """The frequencies that the page computes, by K and rho."""
+    settings = list(dict.fromkeys((k, rho) for k, rho, _ in TAILS))
+    return dict(zip(settings, js("Tail", "classShares", [list(s) for s in settings]), strict=True))
+
+
+def test_class_frequencies_fall_exponentially(tails):
+    for (k, rho), pi in tails.items():
+        np.testing.assert_allclose(pi, tail(k, rho), rtol=1e-12)
+        np.testing.assert_allclose(static.class_shares(k, rho), tail(k, rho), rtol=1e-12)
+        assert sum(pi) == pytest.approx(1, abs=1e-12)
+        assert pi[0] / pi[-1] == pytest.approx(rho, rel=1e-12)
+        np.testing.assert_allclose(np.diff(np.log(pi)), -np.log(rho) / (k - 1), atol=1e-12)
+
+
+def test_the_share_left_out_is_that_of_numpy_and_all_of_it_for_one_sample(js, tails):
+    shares = js("Tail", "shareLeftOut", [[tails[k, rho], b] for k, rho, b in TAILS])
+    absent = js("Tail", "expectedAbsent", [[tails[k, rho], b] for k, rho, b in TAILS])
+    for (k, rho, b), got, lacking in zip(TAILS, shares, absent, strict=True):
+        wanted = ((1 - tail(k, rho)) ** b).sum() / (k - 1)
+        assert got == pytest.approx(wanted, rel=1e-9, abs=1e-15), (k, rho, b)
+        assert lacking == pytest.approx(wanted * (k - 1), rel=1e-9, abs=1e-15)
+        assert got == pytest.approx(static.share_left_out(tail(k, rho), b), rel=1e-9, abs=1e-15)
+        assert 0 <= got <= 1
+        assert (got == 1) == (b == 1)
+
+
+def test_the_share_left_out_is_that_of_drawn_batches(js):
+    k, rho, b = 20, 50, 16
+    (pi,) = js("Tail", "classShares", [[k, rho]])
+    labels = np.random.default_rng(0).choice(k, (20_000, b), p=tail(k, rho))
+    present = np.zeros((len(labels), k), dtype=bool)
+    np.put_along_axis(present, labels, True, axis=1)
+    # Each sample has a push on each class but its own; those on absent classes are left out.
+    pushes = np.arange(k) != labels[..., None]
+    drawn = (pushes & ~present[:, None]).sum() / pushes.sum()
+    assert js("Tail", "shareLeftOut", [[pi, b]])[0] == pytest.approx(drawn, abs=0.003)
+    without = js("Tail", "chanceWithout", [[x, b] for x in pi])
+    np.testing.assert_allclose(without, 1 - present.mean(0), atol=0.015)
+    # The chance that a class is among the other samples is taken from the others of the first sample alone.
+    others = (labels[:, 1:, None] == np.arange(k)).any(1).mean(0)
+    np.testing.assert_allclose(np.exp(js("Tail", "logPresence", [[x, b] for x in pi])), others, atol=0.015)
+
+
+def test_adjustments_are_exact_to_many_digits_and_never_infinite(js, tails):
+    calls = [[tails[k, rho], b] for k, rho, b in TAILS]
+    for (pi, b), got in zip(calls, js("Tail", "implicitAdjustment", calls), strict=True):
+        if b == 1:
+            assert got is None
+            continue
+        assert np.isfinite(got).all()
+        with localcontext() as context:  # 60 digits: no cancellation, and another language
+            context.prec = 60
+            s = [1 - (1 - Decimal(x)) ** (b - 1) for x in (pi[0], pi[len(pi) // 2], pi[-1])]
+            wanted = [float((s[0] / x).ln()) for x in s]
+        np.testing.assert_allclose([got[0], got[len(pi) // 2], got[-1]], wanted, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(got, static.implicit_adjustment(np.array(pi), b), rtol=1e-9, atol=1e-13)
+        assert got[0] == 0
+        assert min(np.diff(got)) >= 0
+    full = js("Tail", "fullAdjustment", [[pi] for pi in tails.values()])
+    for (k, rho), got in zip(tails, full, strict=True):
+        np.testing.assert_allclose(got, np.log(rho) * np.arange(k) / (k - 1), rtol=0, atol=1e-12)
+
+
+def test_the_rarest_class_gets_all_of_the_adjustment_in_pairs_and_less_in_larger_batches(js, tails):
+    parts = js("Tail", "partOfFull", [[tails[k, rho], b] for k, rho, b in TAILS])
+    by_size = {}
+    for (k, rho, b), part in zip(TAILS, parts, strict=True):
+        assert (part is None) == (b == 1 or rho == 1)
+        if part is not None:
+            by_size.setdefault((k, rho), []).append(part)
+    for sizes in by_size.values():
+        assert sizes[0] == pytest.approx(1, abs=1e-12)  # B = 2: s is the class frequency
+        assert all(a > b or a < 1e-12 for a, b in itertools.pairwise(sizes))
+        assert sizes[-1] >= 0
+
+
 # --- print alternatives -------------------------------------------------------------------------------------------
 
 
 def test_the_tables_in_print_are_what_the_code_computes_and_the_pictures_exist(tmp_path, monkeypatch):
     monkeypatch.setattr(static, "FOLDER", tmp_path)
     static.write_tables()
-    for name in ("losses.csv", "batches.csv", "leaks.csv"):
+    for name in ("losses.csv", "batches.csv", "leaks.csv", "tails.csv"):
         committed = list(csv.reader((FOLDER / name).open(encoding="utf-8", newline="")))
         assert committed == list(csv.reader((tmp_path / name).open(encoding="utf-8", newline=""))), name
-    for name in ("losses.svg", "batches.svg"):
+    for name in ("losses.svg", "batches.svg", "tails.svg"):
         assert (FOLDER / name).stat().st_size > 5_000
 
 
@@ -350,6 +440,8 @@ def test_the_figures_fit_and_ask_no_other_host(browser, folder, place, width, lo
         for name in ("ce", "brier", "focal", "lq", "smooth"):
             page.select_option("#lx-loss", name)
         page.get_by_role("button", name="Draw another batch").click()
+        for slider in ("size", "classes", "ratio"):  # the longest numbers
+            page.locator(f"#tx-{slider}").press("End")
         assert (elsewhere, errors) == ([], [])
         assert page.evaluate("document.documentElement.dataset.theme") == look
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
@@ -416,7 +508,7 @@ def test_tab_reaches_every_control_and_each_shows_its_focus(page):
         reached.append(state[0])
         assert state[1], f"{state[0]} does not show its focus"
     assert reached == everything
-    assert len(reached) == 2 + 2 + 6 + 2 + 5 + 1
+    assert len(reached) == 2 + 2 + 6 + 2 + 5 + 1 + 3
 
 
 def test_every_control_has_a_name_and_is_large_enough_to_touch(page):
@@ -429,7 +521,7 @@ def test_every_control_has_a_name_and_is_large_enough_to_touch(page):
         assert page.locator(f"label[for='{identifier}']").inner_text().strip()
     assert page.get_by_role("slider", name="Prediction p").count() == 1
     assert page.get_by_role("slider", name="Belief q").count() == 1
-    assert page.locator(".gx svg[role=img]").count() == 3
+    assert page.locator(".gx svg[role=img]").count() == 5
     for picture in page.locator(".gx svg[role=img]").all():
         assert len(picture.get_attribute("aria-label")) > 30
 
@@ -513,6 +605,93 @@ def test_the_batch_explorer_tells_its_numbers_and_says_when_nothing_is_absent(pa
     )
 
 
+def set_tail(page, size: int, classes: int, ratio: int) -> None:
+    """Move the three sliders by keyboard, counted in steps from their left ends."""
+    for name, steps in (("size", size), ("classes", classes), ("ratio", ratio)):
+        page.locator(f"#tx-{name}").press("Home")
+        for _ in range(steps):
+            page.keyboard.press("ArrowRight")
+
+
+def test_the_tail_explorer_tells_its_numbers(page):
+    verdict, rows = page.locator("#tail-explorer .gx-verdict"), page.locator("#tail-explorer tbody tr")
+    for steps, k, rho, b in (((6, 5, 6), 100, 100, 64), ((8, 2, 5), 10, 50, 256), ((12, 8, 7), 1000, 200, 4096)):
+        set_tail(page, *steps)
+        values = [page.locator(f"#tx-{name}").get_attribute("aria-valuetext") for name in ("size", "classes", "ratio")]
+        assert values == [str(b), str(k), str(rho)]
+        pi = tail(k, rho)
+        without, there = (1 - pi) ** b, 1 - (1 - pi) ** (b - 1)
+        part = np.log(there[0] / there[-1]) / np.log(rho)
+        text = verdict.inner_text()
+        lacking, classes, left_out, got = re.fullmatch(
+            rf"Batches of {b} lack ([\d.]+) of (\d+) classes on average; GenCE leaves out ([\d.]+) % of the pushes "
+            r"late in training\. The rarest class gets (\d+) % of the full logit adjustment\.",
+            text,
+        ).groups()
+        assert int(classes) == k
+        assert float(lacking) == pytest.approx(without.sum(), rel=0.006)
+        assert float(left_out) == pytest.approx(100 * without.sum() / (k - 1), abs=0.051)
+        assert int(got) == pytest.approx(100 * part, abs=0.51)
+        for row, c in zip(rows.all(), (0, k // 2, k - 1), strict=True):
+            cells = [re.sub(r"\s%$", "", cell) for cell in row.locator("td").all_inner_texts()]
+            frequency, expected, lacks, shift, full = cells
+            assert float(frequency) == pytest.approx(100 * pi[c], rel=0.006)
+            assert float(expected) == pytest.approx(b * pi[c], rel=0.006)
+            if lacks != "under 0.01":
+                assert float(lacks) == pytest.approx(100 * without[c], rel=0.006)
+            else:
+                assert without[c] < 1e-4
+            assert float(shift) == pytest.approx(np.log(there[0] / there[c]), abs=0.0051)
+            assert float(full) == pytest.approx(np.log(pi[0] / pi[c]), abs=0.0051)
+        pictures = [p.get_attribute("aria-label") for p in page.locator("#tail-explorer svg[role=img]").all()]
+        assert f"{left_out} % at batch size {b}" in pictures[0]
+        assert f"implicit {shift}, full {full} nats" in pictures[1]
+    page.wait_for_function(
+        "document.querySelector('#tail-explorer [aria-live=polite]').textContent.includes('Batches of 4096 lack')"
+    )
+
+
+def test_the_tail_explorer_draws_its_lines_where_the_numbers_are(page):
+    k, rho, b = 100, 100, 64
+    set_tail(page, 6, 5, 6)
+    pi = tail(k, rho)
+    there = 1 - (1 - pi) ** (b - 1)
+    spots = {}
+    for kind, values in (("implicit", np.log(there[0] / there)), ("full", np.log(pi[0] / pi))):
+        points = page.locator(f"#tail-explorer .gx-chart .gx-line.gx-{kind}").get_attribute("d")
+        x, y = np.array([point.split() for point in points[1:].split("L")], dtype=float).T
+        np.testing.assert_allclose(x, 46 + 280 * np.arange(k) / (k - 1), atol=0.051)
+        np.testing.assert_allclose(y, 176 - 162 * values / 6, atol=0.051)
+        marks = page.locator(f"#tail-explorer .gx-chart .gx-dot.gx-{kind}").get_attribute("d")
+        spots[kind] = set(re.findall(r"M([\d.]+ [\d.]+)m", marks))
+        assert len(spots[kind]) >= 4
+        assert spots[kind] <= set(points[1:].split("L"))  # marks stand on classes
+    assert not {spot.split()[0] for spot in spots["implicit"]} & {spot.split()[0] for spot in spots["full"]}
+    across, height = map(float, re.findall(r"[\d.]+", page.locator("#tail-explorer circle").get_attribute("transform")))
+    assert across == pytest.approx(46 + 280 * math.log2(b) / 12)
+    assert height == pytest.approx(176 - 162 * ((1 - pi) ** b).sum() / (k - 1))
+
+
+def test_the_tail_explorer_says_when_there_is_nothing_to_adjust(page):
+    verdict, rows = page.locator("#tail-explorer .gx-verdict"), page.locator("#tail-explorer tbody tr")
+    alone = page.get_by_text("B = 1: there is no other sample")
+    assert not alone.is_visible()
+    for steps in itertools.product((0, 12), (0, 8), (0, 7)):
+        set_tail(page, *steps)
+        text = page.locator("#tail-explorer").inner_text()
+        assert not re.search("NaN|Infinity|∞|undefined|null", text), steps
+        drawn = page.evaluate("[...document.querySelectorAll('#tail-explorer path')].map(e => e.getAttribute('d'))")
+        assert not re.search("NaN|Infinity", " ".join(drawn)), steps
+        said = verdict.inner_text()  # not what is read out: that comes later
+        assert ("GenCE leaves out every push" in said) == (steps[0] == 0)
+        assert ("All classes are equally frequent" in said) == (steps[0] > 0 and steps[2] == 0)
+        assert alone.is_visible() == (steps[0] == 0)
+        assert (rows.nth(0).locator("td").nth(3).inner_text() == "–") == (steps[0] == 0)
+        assert rows.nth(1).is_visible() == (steps[1] > 0)  # of two classes, none is in the middle
+    set_tail(page, 1, 5, 6)
+    assert "gets 100 % of the full logit adjustment" in verdict.inner_text()
+
+
 def test_nothing_moves_by_itself_and_without_scripts_the_page_says_what_to_read(browser, folder):
     page = browser.new_page(reduced_motion="reduce")
     page.goto((folder / "book" / "explorers.html").as_uri())
@@ -522,5 +701,5 @@ def test_nothing_moves_by_itself_and_without_scripts_the_page_says_what_to_read(
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((folder / "book" / "explorers.html").as_uri())
-    assert page.get_by_text("This figure needs JavaScript").count() == 2
+    assert page.get_by_text("This figure needs JavaScript").count() == 3
     context.close()

@@ -1,13 +1,12 @@
 /* The batch explorer: what happens to the classes that a batch lacks.
    A plain script without imports, so that the page also works when it is opened as a file.
-   First the mathematics, as pure functions (exported as GenceBatchExplorer and tested against the Python package);
+   It needs explorers_common.js. First the mathematics, as pure functions (exported as GenceBatchExplorer and tested against the Python package);
    then the figure. Tables of probabilities are arrays of N rows with K numbers. */
 (function (root) {
   "use strict";
+  const { sum, digits, brief, share, make, panel, line, to, chart, legend, table, announcer } = root.GenceExplorers;
 
   // ---- mathematics ------------------------------------------------------------------------------------------------
-
-  const sum = (v) => v.reduce((a, b) => a + b, 0);
 
   // Expected number of the K equally likely classes that a batch of B independent samples lacks.
   const expectedAbsent = (K, B) => K * Math.exp(B * Math.log1p(-1 / K));
@@ -125,54 +124,17 @@
   const state = { size: 7, classes: 6, strength: 0.5, epsilon: 0.3, margin: 4, seed: 1 };
   const KINDS = ["ce", "between", "gence"];
 
-  const digits = (x, d = 3) => (Math.abs(x) < 0.5 * 10 ** -d ? 0 : x).toFixed(d);
-  const brief = (x) => (x === 0 || Math.abs(x) >= 100 ? x.toFixed(0) : Math.abs(x) < 1e-6 ? "< 0.000001" : String(Number(x.toPrecision(3))));
   const push = (x) => (Math.abs(x) < 5e-7 ? "0" : (1000 * x).toPrecision(3));
-  const share = (x) => (x < 0.0005 ? "under 0.1 %" : x > 0.9995 ? "over 99.9 %" : `${(100 * x).toFixed(1)} %`);
 
-  const SVG = "http://www.w3.org/2000/svg";
-  const DRAWN = ["svg", "g", "path", "circle", "text", "rect"];
-  function make(tag, attributes = {}, ...children) {
-    const node = DRAWN.includes(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  }
-
-  // Controls: each shows its value as text and speaks it.
-  const controls = [
+  const controls = panel("bx", [
     { key: "size", name: "batch size B", max: SIZES.length - 1, text: (i) => String(SIZES[i]) },
     { key: "classes", name: "classes K", max: CLASSES.length - 1, text: (i) => String(CLASSES[i]) },
     { key: "strength", name: "strength s", max: 1, step: 0.05, text: (x) => x.toFixed(2) },
     { key: "epsilon", name: "leak ε", max: 0.95, step: 0.05, text: (x) => x.toFixed(2) },
     { key: "margin", name: "margin", max: 12, step: 0.5, text: (x) => x.toFixed(1) },
-  ].map((control) => {
-    const id = `bx-${control.key}`;
-    control.input = make("input", { type: "range", id, min: 0, max: control.max, step: control.step || 1 });
-    control.output = make("output", { for: id, "aria-live": "off" });
-    control.row = make("div", { class: "gx-row" }, make("label", { for: id }, control.name), control.input, control.output);
-    control.input.addEventListener("input", () => change({ [control.key]: Number(control.input.value) }));
-    return control;
-  });
+  ], change);
   const another = make("button", { type: "button" }, "Draw another batch");
   another.addEventListener("click", () => change({ seed: state.seed + 1 }));
-
-  // One chart: axes with names and ticks, and the marks that draw() fills in.
-  const BOX = { left: 46, right: 326, top: 14, bottom: 176 };
-  const across = (u) => BOX.left + u * (BOX.right - BOX.left);
-  const up = (v) => BOX.bottom - v * (BOX.bottom - BOX.top);
-  function chart(title, xName, xTicks, yName, yTicks, ...marks) {
-    const tick = ([u, text]) => make("text", { x: across(u), y: BOX.bottom + 17, "text-anchor": "middle" }, text);
-    const rung = ([v, text]) => make("text", { x: BOX.left - 6, y: up(v) + 4, "text-anchor": "end" }, text);
-    const grid = yTicks.map(([v]) => `M${across(0)} ${up(v)}H${across(1)}`).join("");
-    const picture = make(
-      "svg", { viewBox: "0 0 340 216", class: "gx-chart", role: "img" },
-      make("path", { class: "gx-grid", d: grid }),
-      make("path", { class: "gx-axis", d: `M${across(0)} ${up(1)}V${up(0)}H${across(1)}` }),
-      ...xTicks.map(tick), ...yTicks.map(rung),
-      make("text", { x: across(0.5), y: 210, "text-anchor": "middle" }, xName), ...marks);
-    return { picture, node: make("figure", {}, make("figcaption", {}, title, make("small", {}, yName)), picture) };
-  }
 
   const curve = make("path", { class: "gx-line gx-plain" });
   const here = make("circle", { class: "gx-dot gx-plain", r: 6 });
@@ -199,22 +161,10 @@
       make("small", {}, "gradient on its output bias, in thousandths")), pushes);
 
   const betweenName = make("span");
-  const legend = make("ul", { class: "gx-legend" }, ...KINDS.map((kind, i) =>
-    make("li", {},
-      make("svg", { viewBox: "-18 -9 36 18", "aria-hidden": "true", class: "gx-key" },
-        make("path", { class: `gx-line gx-${kind}`, d: "M-17 0H17" }),
-        make("path", { class: `gx-dot gx-${kind}`, d: shape(kind) })),
-      [ "CE (s = 0)", betweenName, "GenCE (s = 1)" ][i])));
-
-  const cells = KINDS.map(() => [0, 1, 2, 3].map(() => make("td")));
-  const rowNames = KINDS.map(() => make("th", { scope: "row" }));
-  const heads = ["loss", "before", "after", "change", "push"];
-  const table = make("table", {}, make("caption", {}, "This batch before and after the leak; push in thousandths"),
-    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
-    make("tbody", {}, ...KINDS.map((_, i) => make("tr", {}, rowNames[i], ...cells[i]))));
+  const key = legend(KINDS.map((kind, i) => [kind, shape(kind), ["CE (s = 0)", betweenName, "GenCE (s = 1)"][i]]));
+  const rows = table("This batch before and after the leak; push in thousandths", ["loss", "before", "after", "change", "push"], KINDS.length);
   const verdict = make("p", { class: "gx-verdict" });
-  const live = make("p", { class: "gx-live", role: "status", "aria-live": "polite" });
-  let announcement = 0;
+  const live = announcer();
   let drawn = { key: "" };
 
   function change(update) {
@@ -236,11 +186,7 @@
 
   function draw() {
     const [K, B, s, e] = [CLASSES[state.classes], SIZES[state.size], state.strength, state.epsilon];
-    for (const { key, input, output, text } of controls) {
-      input.value = state[key];
-      output.textContent = text(state[key]);
-      input.setAttribute("aria-valuetext", text(state[key]));
-    }
+    controls.show(state);
     const { labels, p, absent, push: [pushCE, pushGenCE], missing } = batch(K, B);
     const strengths = [0, s, 1];
     const names = ["CE", `strength ${s.toFixed(2)}`, "GenCE"];
@@ -252,19 +198,17 @@
     const leaked = leak(p, labels, e);
     strengths.forEach((x, i) => {
       const [before, after] = [batchLoss(p, labels, x), batchLoss(leaked, labels, x)];
-      rowNames[i].textContent = names[i];
-      const row = absent === 0
+      rows.names[i].textContent = names[i];
+      rows.fill(i, absent === 0
         ? [digits(before), "no class to leak to", "–", "–"]
-        : [digits(before), digits(after), digits(after - before), push(push_[i])];
-      row.forEach((text, c) => (cells[i][c].textContent = text));
+        : [digits(before), digits(after), digits(after - before), push(push_[i])]);
       const points = Array.from({ length: 96 }, (_, j) => j / 100);
-      paths[i].setAttribute("d", "M" + points.map((u) => `${across(u / 0.95).toFixed(1)} ${up(leakChange(x, u) / 3).toFixed(1)}`).join("L"));
-      marks[i].setAttribute("transform", `translate(${across(e / 0.95)} ${up(leakChange(x, e) / 3)})`);
+      paths[i].setAttribute("d", line(points.map((u) => [u / 0.95, leakChange(x, u) / 3])));
+      marks[i].setAttribute("transform", to(e / 0.95, leakChange(x, e) / 3));
     });
 
-    const line = Array.from({ length: 91 }, (_, j) => [j / 90, expectedAbsent(K, 2 ** (j / 10)) / K]);
-    curve.setAttribute("d", "M" + line.map(([u, v]) => `${across(u).toFixed(1)} ${up(v).toFixed(1)}`).join("L"));
-    here.setAttribute("transform", `translate(${across(state.size / (SIZES.length - 1))} ${up(expected / K)})`);
+    curve.setAttribute("d", line(Array.from({ length: 91 }, (_, j) => [j / 90, expectedAbsent(K, 2 ** (j / 10)) / K])));
+    here.setAttribute("transform", to(state.size / (SIZES.length - 1), expected / K));
     shares.picture.setAttribute("aria-label", `Expected share of absent classes against batch size for ${K} classes: ${share(expected / K)} at batch size ${B}.`);
     leaks.picture.setAttribute("aria-label", `Change of the loss against the leak. At ${e.toFixed(2)}: ` +
       strengths.map((x, i) => `${names[i]} ${digits(leakChange(x, e))}`).join(", ") + ".");
@@ -275,11 +219,8 @@
       ? "Every class is here, so no mass can hide from GenCE."
       : `Moving ${digits(e, 2)} of the mass to them costs ${digits(leakChange(0, e))} under CE, ${digits(leakChange(s, e))} with strength ${s.toFixed(2)}, and nothing under GenCE.`;
     verdict.textContent = `${inBatch} ${effect}`;
-    clearTimeout(announcement);
-    announcement = setTimeout(() => {
-      const pushed = absent === 0 ? "" : ` Push on an absent class in thousandths: ${names.map((name, i) => `${name} ${push(push_[i])}`).join(", ")}.`;
-      live.textContent = verdict.textContent + pushed;
-    }, 300);
+    const pushed = absent === 0 ? "" : ` Push on an absent class in thousandths: ${names.map((name, i) => `${name} ${push(push_[i])}`).join(", ")}.`;
+    live.say(verdict.textContent + pushed);
   }
 
   function drawBars(names, values) {
@@ -301,13 +242,13 @@
 
   host.replaceChildren(
     make("div", { class: "gx-columns" },
-      make("div", { class: "gx-stack" }, ...controls.map((control) => control.row), make("div", { class: "gx-buttons" }, another)),
+      make("div", { class: "gx-stack" }, ...controls.rows, make("div", { class: "gx-buttons" }, another)),
       make("div", { class: "gx-stack" }, shares.node)),
     make("div", { class: "gx-columns" }, leaks.node, pushFigure),
-    legend,
+    key,
     verdict,
-    table,
-    live,
+    rows.node,
+    live.node,
   );
   draw();
 })(globalThis);

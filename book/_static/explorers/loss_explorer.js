@@ -1,9 +1,10 @@
 /* The loss explorer: what a loss rewards, on the simplex of three classes.
    A plain script without imports, so that the page also works when it is opened as a file.
-   First the mathematics, as pure functions of arrays of probabilities (exported as GenceLossExplorer and tested
+   It needs explorers_common.js. First the mathematics, as pure functions of arrays of probabilities (exported as GenceLossExplorer and tested
    against the Python package); then the figure. */
 (function (root) {
   "use strict";
+  const { sum, make, slider, table, announcer } = root.GenceExplorers;
 
   // ---- mathematics ------------------------------------------------------------------------------------------------
 
@@ -16,7 +17,6 @@
     smooth: { label: "label smoothing", symbol: "ε", spoken: "epsilon", min: 0, max: 0.9, step: 0.05, start: 0.3 },
   };
 
-  const sum = (v) => v.reduce((a, b) => a + b, 0);
   // Weights times values, where a weight of 0 counts as nothing even if the value is infinite.
   const weighted = (w, v) => sum(w.map((wk, k) => (wk === 0 ? 0 : wk * v[k])));
   const isProper = ({ name, t }) => name === "ce" || name === "brier" || (name !== "lq" && t === 0);
@@ -173,31 +173,18 @@
     return project([1 - b - c, b, c]);
   };
 
-  const SVG = "http://www.w3.org/2000/svg";
-  function make(tag, attributes = {}, ...children) {
-    const drawn = ["svg", "g", "path", "circle", "text", "title"].includes(tag);
-    const node = drawn ? document.createElementNS(SVG, tag) : document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  }
-
   // Controls.
   const picker = make("select", { id: "lx-loss" });
   for (const [name, { label }] of Object.entries(LOSSES)) picker.append(make("option", { value: name }, label));
-  const strength = make("input", { type: "range", id: "lx-t" });
-  const strengthName = make("label", { for: "lx-t" });
-  const strengthValue = make("output", { for: "lx-t", "aria-live": "off" });
-  const strengthRow = make("div", { class: "gx-row" }, strengthName, strength, strengthValue);
+  const strengthName = make("span");
+  const { input: strength, output: strengthValue, row: strengthRow } = slider("lx-t", strengthName, {}, (t) => change({ t }));
   const sliders = { q: [], p: [] };
   function threeSliders(which, title) {
     const rows = CLASSES.map((c, k) => {
-      const id = `lx-${which}-${c}`;
-      const input = make("input", { type: "range", id, min: 0, max: 1, step: 0.005 });
-      const output = make("output", { for: id, "aria-live": "off" });
-      input.addEventListener("input", () => change({ [which]: setOne(state[which], k, Number(input.value)) }));
+      const { input, output, row } = slider(`lx-${which}-${c}`, `class ${c}`, { min: 0, max: 1, step: 0.005 }, (value) =>
+        change({ [which]: setOne(state[which], k, value) }));
       sliders[which].push({ input, output });
-      return make("div", { class: "gx-row" }, make("label", { for: id }, `class ${c}`), input, output);
+      return row;
     });
     return make("fieldset", {}, make("legend", {}, title), ...rows);
   }
@@ -252,15 +239,8 @@
   );
 
   // Numbers.
-  const cells = CLASSES.map(() => [0, 1, 2, 3].map(() => make("td")));
-  const heads = ["class", "belief q", "prediction p", "best answer p*", "loss if true"];
-  const byClass = make(
-    "table",
-    {},
-    make("caption", {}, "Class by class"),
-    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
-    make("tbody", {}, ...CLASSES.map((c, k) => make("tr", {}, make("th", { scope: "row" }, c), ...cells[k]))),
-  );
+  const byClass = table("Class by class", ["class", "belief q", "prediction p", "best answer p*", "loss if true"], CLASSES.length);
+  CLASSES.forEach((c, k) => (byClass.names[k].textContent = c));
   const values = {};
   const valueRows = [
     ["risk", "risk of p"],
@@ -274,8 +254,7 @@
   });
   const totals = make("table", {}, make("caption", {}, "In expectation"), make("tbody", {}, ...valueRows));
   const verdict = make("p", { class: "gx-verdict" });
-  const live = make("p", { class: "gx-live", role: "status", "aria-live": "polite" });
-  let announcement = 0;
+  const live = announcer();
 
   function change(update) {
     Object.assign(state, update);
@@ -319,9 +298,7 @@
     distortion.setAttribute("d", `M${from.join(" ")}L${to.join(" ")}`);
     drawContours(loss, q, star);
 
-    CLASSES.forEach((_, k) => {
-      [q[k], p[k], star[k], pointLoss(loss, p, k)].forEach((x, i) => (cells[k][i].textContent = number(x)));
-    });
+    CLASSES.forEach((_, k) => byClass.fill(k, [q[k], p[k], star[k], pointLoss(loss, p, k)].map(number)));
     const numbers = {
       risk: risk(loss, p, q),
       least: risk(loss, star, q),
@@ -332,13 +309,9 @@
     for (const [key, x] of Object.entries(numbers)) values[key].textContent = x === null ? "no such identity" : number(x);
     verdict.textContent = proper ? properVerdict(loss) : improperVerdict(q, star);
 
-    clearTimeout(announcement);
-    announcement = setTimeout(() => {
-      const t = about.symbol ? `, ${about.spoken} ${state.t}` : "";
-      live.textContent =
-        `${about.label}${t}. Belief ${spoken(q)}. Prediction ${spoken(p)}. Best answer ${spoken(star)}. ` +
-        `Risk ${number(numbers.risk)}, excess ${number(numbers.excess)}.`;
-    }, 300);
+    const t = about.symbol ? `, ${about.spoken} ${state.t}` : "";
+    live.say(`${about.label}${t}. Belief ${spoken(q)}. Prediction ${spoken(p)}. Best answer ${spoken(star)}. ` +
+      `Risk ${number(numbers.risk)}, excess ${number(numbers.excess)}.`);
   }
 
   function properVerdict(loss) {
@@ -407,7 +380,6 @@
   }
   svg.addEventListener("click", (event) => change({ p: pointOf(event) }));
   picker.addEventListener("change", () => choose(picker.value));
-  strength.addEventListener("input", () => change({ t: Number(strength.value) }));
 
   host.replaceChildren(
     make(
@@ -429,8 +401,8 @@
           button("Set p to p*", () => change({ p: minimiser({ name: state.loss, t: state.t }, state.q) })))),
     ),
     verdict,
-    make("div", { class: "gx-columns" }, byClass, totals),
-    live,
+    make("div", { class: "gx-columns" }, byClass.node, totals),
+    live.node,
   );
   choose("ce");
 })(globalThis);
