@@ -183,3 +183,26 @@ def test_the_ledger_says_of_each_prediction_what_the_records_say():
     table = pd.concat([judge(load_predictions(file)) for file in ROUNDS])  # each round has a correction of its own
     for name, verdict in table.groupby("id").verdict.agg(overall).items():
         assert ledger[f"prediction-{name[1:]}"] == STATUS[verdict], name
+
+
+def lost_classes(records: pd.DataFrame, variant: str) -> pd.Series:
+    """Seed to the number of classes of which no test image is recognised."""
+    mine = records[(records["variant"] == variant) & (records["checkpoint"] == "last")].set_index("seed")
+    return mine["class_error"].map(lambda errors: sum(error == 1 for error in errors)).sort_index()
+
+
+@pytest.mark.claim("lost-classes")
+def test_on_balanced_cifar100_gence_loses_classes_in_every_seed_and_cross_entropy_few():
+    for grid, settings in (("minibatch_cifar", 4), ("minibatch_longer", 1)):
+        records = predictions.reports.collected(grid)
+        records = records[records["dataset"] == "cifar100"]
+        records = records.assign(variant=variants(records))
+        assert records["batch_size"].nunique() == settings
+        for _, part in records.groupby("batch_size"):
+            gence, ce = lost_classes(part, "gence"), lost_classes(part, "ce")
+            assert len(gence) == len(ce) == 10
+            assert (gence > ce).all()
+    fitted = records[records["checkpoint"] == "last"].set_index(["variant", "seed"])["train_error"]
+    assert (fitted["ce"] == 0).all()
+    whole_classes = 100 * fitted["gence"]  # of 100 classes of equal size
+    assert (whole_classes >= 1 - 1e-6).all() and np.allclose(whole_classes, whole_classes.round(), atol=0.05)

@@ -275,3 +275,26 @@ def test_gence_with_logit_adjustment_is_gence_of_the_adjusted_logits():
     criterion = make_loss("gence_logit_adjustment", class_counts=counts)
     assert math.isclose(criterion(z, y).item(), exact_gence(adjusted, y), abs_tol=1e-12)
     assert torch.isclose(make_loss("logit_adjustment", class_counts=counts)(z, y), F.cross_entropy(adjusted, y))
+
+
+@pytest.mark.claim("lost-class-price")
+@pytest.mark.parametrize(("k", "n"), [(2, 3), (10, 5), (100, 2)])
+@pytest.mark.parametrize("delta", [0.3, 1e-3, 1e-9])
+def test_a_lost_class_costs_gence_a_kth_of_a_nat_at_most_and_cross_entropy_without_bound(k, n, delta):
+    """All samples are predicted perfectly but those of one class, which keep delta for it."""
+    y = np.repeat(np.arange(k), n)
+    p = np.full((k * n, k), 1e-200)
+    p[np.arange(k * n), y] = 1.0
+    p[:n] = (1 - delta) / (k - 1)
+    p[:n, 0] = delta
+    z, labels = torch.tensor(np.log(p)), torch.tensor(y)
+    price = (1 - 1 / k) * math.log(1 + (1 - delta) / (k - 1))
+    assert exact_gence(z, labels) - math.log(n) == pytest.approx(price, rel=1e-9)
+    assert price <= (1 - delta) / k
+    for strength in (0.0, 0.5, 1.0):
+        bias = torch.zeros(k, dtype=torch.float64, requires_grad=True)
+        loss = generative_cross_entropy(z + bias, labels, strength=strength)
+        paid = -(1 - strength) * math.log(delta) / k + strength * price
+        assert loss.item() - strength * math.log(n) == pytest.approx(paid, rel=1e-9)
+        pull = torch.autograd.grad(loss, bias)[0][0].item()
+        assert pull == pytest.approx(-(1 - strength) * (1 - delta) / k, abs=delta)
