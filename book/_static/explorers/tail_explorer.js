@@ -89,7 +89,7 @@
     ["full", `M0 0${TRIANGLE}`, "full logit adjustment, −log π"],
   ]);
 
-  const heads = ["class", "frequency", "expected in a batch", "batches without it", "shift, nats", "full, nats"];
+  const heads = ["class", "frequency", "mean in a batch", "batches without", "shift, nats", "full, nats"];
   const rows = table("Three of the classes", heads, 3);
   const verdict = make("p", { class: "gx-verdict" });
   const live = announcer();
