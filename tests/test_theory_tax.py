@@ -278,7 +278,7 @@ def test_gence_with_logit_adjustment_is_gence_of_the_adjusted_logits():
 
 
 @pytest.mark.claim("lost-class-price")
-@pytest.mark.parametrize(("k", "n"), [(2, 3), (10, 5), (100, 2)])
+@pytest.mark.parametrize(("k", "n"), [(2, 3), (10, 5), (40, 2)])
 @pytest.mark.parametrize("delta", [0.3, 1e-3, 1e-9])
 def test_a_lost_class_costs_gence_a_kth_of_a_nat_at_most_and_cross_entropy_without_bound(k, n, delta):
     """All samples are predicted perfectly but those of one class, which keep delta for it."""
