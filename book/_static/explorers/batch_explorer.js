@@ -1,7 +1,7 @@
 /* The batch explorer: what happens to the classes that a batch lacks.
    A plain script without imports, so that the page also works when it is opened as a file.
-   It needs explorers_common.js. First the mathematics, as pure functions (exported as GenceBatchExplorer and tested against the Python package);
-   then the figure. Tables of probabilities are arrays of N rows with K numbers. */
+   It needs explorers_common.js. First the mathematics, as pure functions (exported as GenceBatchExplorer and tested
+   against the Python package); then the figure. Tables of probabilities are arrays of N rows with K numbers. */
 (function (root) {
   "use strict";
   const { sum, digits, brief, share, make, panel, line, to, chart, legend, table, announcer } = root.GenceExplorers;
