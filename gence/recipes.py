@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gence._words import nearest
+from gence.samplers import LAST_BATCH, batch_sizes
 
 __all__ = ["FULL_BATCH", "RECIPES", "Recipe", "make_recipe", "recipe_names"]
 
@@ -18,6 +19,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "reduction": ("mean", "sum"),
     "augment": ("none", "crop", "crop+flip"),
     "sampler": ("shuffle", "class_balanced"),
+    "last_batch": LAST_BATCH,
     "precision": (None, "float32", "bfloat16", "float64"),
 }
 
@@ -27,7 +29,7 @@ class Recipe:
     """How to train: SGD with momentum, its schedule, the augmentation and the precision.
 
     Attributes:
-        batch_size: samples in a batch, or ``"full"``. The last batch of an epoch may be shorter and is kept.
+        batch_size: the most samples in a batch, or ``"full"``.
         epochs: passes over the training set.
         lr: the largest learning rate.
         momentum: of SGD.
@@ -46,6 +48,9 @@ class Recipe:
         compile: run the network through :func:`torch.compile`.
         sampler: ``"shuffle"`` shows every sample once an epoch, ``"class_balanced"`` fills each batch with all classes
             alike (:class:`gence.samplers.ClassBalancedBatchSampler`).
+        last_batch: what happens where `batch_size` does not divide the training set: ``"even"`` makes batches whose
+            sizes differ by at most one, ``"drop"`` leaves the rest out, ``"keep"`` makes a short batch of it
+            (:func:`gence.samplers.batch_sizes`).
         checks: how often, at most, the validation set is looked at for the best checkpoint.
 
     Raises:
@@ -75,6 +80,7 @@ class Recipe:
     precision: str | None = None
     compile: bool = False
     sampler: str = "shuffle"
+    last_batch: str = "even"
     checks: int = 50
 
     def __post_init__(self) -> None:
@@ -105,9 +111,13 @@ class Recipe:
         """Samples in a full batch when the training set has n."""
         return n if self.batch_size == FULL_BATCH else min(int(self.batch_size), n)
 
+    def batch_sizes(self, n: int) -> list[int]:
+        """Samples in each batch of an epoch on n samples."""
+        return batch_sizes(n, self.batch(n), self.last_batch)
+
     def steps(self, n: int) -> int:
         """Optimiser steps of the whole training on n samples."""
-        return self.epochs * -(-n // self.batch(n))
+        return self.epochs * len(self.batch_sizes(n))
 
     def lr_at(self, step: int, n: int) -> float:
         """Return the learning rate of a step, counted from 0, of a training on n samples.
@@ -130,7 +140,9 @@ class Recipe:
 
 
 _PAPER = Recipe(batch_size=128, epochs=350, augment="crop+flip", precision="float32")
-_REFERENCE_CODE = dataclasses.replace(_PAPER, reduction="sum", clip_norm=2.0, milestones=(149 / 350, 249 / 350))
+_REFERENCE_CODE = dataclasses.replace(
+    _PAPER, reduction="sum", clip_norm=2.0, milestones=(149 / 350, 249 / 350), last_batch="keep"
+)
 
 RECIPES: dict[str, Recipe] = {
     "laptop": Recipe(epochs=50),
@@ -168,9 +180,11 @@ def make_recipe(name: str, **overrides: Any) -> Recipe:
 
     - ``"laptop"``: the default of :class:`Recipe` for 50 epochs, for small networks.
     - ``"paper"``, ``"paper-tiny-imagenet"``: as the GenCE paper states it. What it does not state (augmentation, no
-      clipping, no Nesterov, float32) is filled in: the augmentation is that of the code the paper builds on.
+      clipping, no Nesterov, float32, even batches) is filled in: the augmentation is that of the code the paper builds
+      on.
     - ``"reference-code"``, ``"reference-code-tiny-imagenet"``: as that code does it. It sums the loss over the batch
-      and then clips the norm of the gradient at 2, so that early training is normalised gradient descent. It moves
+      and then clips the norm of the gradient at 2, so that early training is normalised gradient descent. It keeps the
+      short last batch. It moves
       its schedule before the first epoch, so each decay comes one epoch earlier than its documentation says. It takes
       the mean for the Brier loss (use ``reduction="mean"``), and clips the gradient of the network only; here the
       parameters of a loss, where it has any, count too.

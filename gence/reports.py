@@ -70,7 +70,7 @@ PAPER_ATS_BINS = 15  # of its adaptive temperature scaling, but in Table 10, whi
 OOD_METRIC, OOD_DATASET, OOD_SCORE = "OOD_AUROC", "CIFAR-10", "entropy"
 BINNED = ("ece", "adaece", "classwise_ece")
 # Columns of collected records that hold JSON text.
-NESTED = ("loss_options", "recipe_options", "foreign", "class_error", "foreign_scores")
+NESTED = ("loss_options", "recipe_options", "foreign", "class_error", "foreign_scores", "batch_sizes")
 
 
 def results_folder() -> Path | None:

@@ -17,6 +17,7 @@ import platform
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -51,8 +52,8 @@ __all__ = [
 ]
 
 # Counts up when a change of the code changes results for the same parameters; old records are then left alone.
-ALGORITHM = 2
-RECORD_SCHEMA = 2
+ALGORITHM = 3
+RECORD_SCHEMA = 3
 TIERS = ("smoke", "laptop", "full")
 SMOKE_SEEDS, SMOKE_EPOCHS = 2, 3
 # Settings of the recipe that are parameters of their own.
@@ -392,6 +393,7 @@ def _record(run: RunParameters, seed: int, split: data.Splits, outcome: training
         "seed": seed,
         "parameters": run.model_dump(exclude=set(NOT_IDENTITY)) | {name: recipe[name] for name in RECIPE_SETTINGS},
         "recipe": recipe,
+        "batch_sizes": {str(size): n for size, n in Counter(run.make_recipe().batch_sizes(len(split.y_train))).items()},
         "class_counts": split.class_counts.tolist(),
         "test": training.evaluate_outcome(outcome, split),
         "class_error": {c: _class_errors(z["test"], split) for c, z in outcome.logits.items()},
@@ -549,8 +551,8 @@ def read_records(folder: str | Path) -> pd.DataFrame:
     Returns:
         One row for each record and checkpoint: ``identity``, ``seed``, all parameters, ``checkpoint``
         (``"last"`` or ``"best"``), all metrics, ``class_error`` (the test error of each class), ``foreign_scores``
-        (foreign data set to score to AUROC, AUPR, FPR95), ``best_epoch``, ``train_error``, ``commit``, ``device``,
-        ``path``.
+        (foreign data set to score to AUROC, AUPR, FPR95), ``best_epoch``, ``train_error``, ``batch_sizes`` (size, as
+        text, to the number of such batches in an epoch), ``commit``, ``device``, ``path``.
 
     Raises:
         FileNotFoundError: no records there.
@@ -579,6 +581,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             **record["parameters"],
             "best_epoch": record["best_epoch"],
             "train_error": record["train_error"],
+            "batch_sizes": record["batch_sizes"],
             "commit": record["provenance"]["commit"],
             "device": record["provenance"]["device"],
             "path": str(path),

@@ -18,8 +18,10 @@ import copy
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,6 +201,9 @@ def train(
     Returns:
         An :class:`Outcome`, its logits in float64 if the network runs in float64 and else in float32.
 
+    Warns:
+        UserWarning: the smallest batch has less than half the batch size.
+
     Raises:
         FloatingPointError: the loss or a weight became NaN or infinite; the message says when and at which logits. The
             last checkpoint is kept.
@@ -215,6 +220,7 @@ def train(
         (539, 10)
     """
     _check_loss(loss, recipe)
+    _warn_of_a_short_batch(recipe, len(splits.y_train))
     if every is not None and every < 1:
         raise ValueError(f"every must be a number of steps >= 1, or None for an epoch, but got {every}")
     keep = None
@@ -251,6 +257,9 @@ def train_many(
     Returns:
         S outcomes, in the order of the seeds.
 
+    Warns:
+        UserWarning: the smallest batch has less than half the batch size.
+
     Raises:
         ValueError: lists of different lengths, splits of different sizes; what only :func:`train` does (augmentation,
             bfloat16, compilation, batch normalisation, dropout, a loss that is updated with validation logits).
@@ -274,6 +283,7 @@ def train_many(
         )
     _check_loss(loss, recipe)
     check_stackable(models[0], loss, recipe)
+    _warn_of_a_short_batch(recipe, len(splits[0].y_train))
     nets = Stack(models, splits, loss, recipe, torch.device(device))
     return _fit(nets, recipe, seeds, progress=progress, label=label)
 
@@ -383,8 +393,10 @@ class _Loop:
 
     def __init__(self, nets: Single | Stack, recipe: Recipe, seeds: Sequence[int]) -> None:
         self.nets, self.recipe, self.seeds = nets, recipe, list(seeds)
-        self.steps = recipe.steps(nets.n_train)
-        self.steps_per_epoch = self.steps // recipe.epochs
+        sizes = recipe.batch_sizes(nets.n_train)
+        self.batches = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        self.steps_per_epoch = len(sizes)
+        self.steps = self.steps_per_epoch * recipe.epochs
         self.check_every = -(-recipe.epochs // recipe.checks)
         self.optimiser = torch.optim.SGD(
             nets.trainable(),
@@ -401,9 +413,9 @@ class _Loop:
         self.done = 0
 
     def _balanced(self) -> list[ClassBalancedBatchSampler]:
-        size = self.recipe.batch(self.nets.n_train)
+        how = {"batch_size": self.recipe.batch(self.nets.n_train), "last_batch": self.recipe.last_batch}
         labels = self.nets.labels("train").cpu().numpy()
-        return [ClassBalancedBatchSampler(y, size, seed) for y, seed in zip(labels, self.seeds, strict=True)]
+        return [ClassBalancedBatchSampler(y, seed=seed, **how) for y, seed in zip(labels, self.seeds, strict=True)]
 
     def advance(self) -> None:
         """Take one step; look at the validation set where an epoch ends."""
@@ -413,8 +425,7 @@ class _Loop:
             self.drawn = self.draws.epoch(epoch).to(nets.device)
             if hasattr(nets.loss, "set_epoch"):
                 nets.loss.set_epoch(epoch)
-        size = recipe.batch(nets.n_train)
-        batch = self.drawn.part(slice(step * size, (step + 1) * size))
+        batch = self.drawn.part(self.batches[step])
         losses, logits = nets.losses(batch)
         n = batch.rows.shape[1]
         self.optimiser.zero_grad(set_to_none=True)
@@ -621,4 +632,16 @@ def _check_loss(loss: nn.Module, recipe: Recipe) -> None:
         raise ValueError(
             f"the loss has reduction={reduction!r} and the recipe reduction={recipe.reduction!r}. "
             f"Build the loss with reduction='mean'; a recipe with reduction='sum' turns it into the sum."
+        )
+
+
+def _warn_of_a_short_batch(recipe: Recipe, n: int) -> None:
+    """A short batch takes a whole step: the loss on a few samples, at the full learning rate."""
+    sizes = recipe.batch_sizes(n)
+    if 2 * min(sizes) < recipe.batch(n):
+        warnings.warn(
+            f"every epoch has a batch of {min(sizes)} samples beside batches of {max(sizes)}, and each of them takes a "
+            f"step of its own. That can decide a comparison of losses. Use last_batch='even' or 'drop', or a batch "
+            f"size that divides {n}.",
+            stacklevel=3,
         )

@@ -270,6 +270,14 @@ class PlainRun(NamedTuple):
     train_error: float
 
 
+def batches(order: torch.Tensor, batch: int, last_batch: str) -> list[torch.Tensor]:
+    """The samples of an epoch in batches, by what NumPy and torch have for it."""
+    if last_batch == "even":
+        return [torch.as_tensor(rows) for rows in np.array_split(order.numpy(), math.ceil(len(order) / batch))]
+    rows = torch.utils.data.BatchSampler(order.tolist(), batch, drop_last=last_batch == "drop")
+    return [torch.as_tensor(part) for part in rows]
+
+
 def plain_training(model: nn.Module, splits: Splits, loss: nn.Module, recipe: Recipe, seed: int) -> PlainRun:
     """One seed trained as anybody would write it: a module, SGD, a loop over epochs and batches."""
     model = copy.deepcopy(model)
@@ -288,14 +296,14 @@ def plain_training(model: nn.Module, splits: Splits, loss: nn.Module, recipe: Re
     best_nll, best_epoch, best = math.inf, 0, {}
     for epoch in range(1, epochs + 1):
         order = torch.as_tensor(rng.permutation(n))
-        total = 0.0
-        for start in range(0, n, batch):
-            rows = order[start : start + batch]
+        total = seen = 0.0
+        for rows in batches(order, batch, recipe.last_batch):
             optimiser.zero_grad()
             value = loss(model(x[rows]), y[rows])
             value.backward()
             optimiser.step()
             total += value.item() * len(rows)
+            seen += len(rows)
         schedule.step()
         if epoch % math.ceil(epochs / 50) == 0 or epoch == epochs:
             with torch.no_grad():
@@ -303,7 +311,7 @@ def plain_training(model: nn.Module, splits: Splits, loss: nn.Module, recipe: Re
             val_nll = F.cross_entropy(torch.as_tensor(current["val"]), y_val).item()
             if val_nll < best_nll:
                 best_nll, best_epoch, best = val_nll, epoch, current
-            for key, number in (("epoch", epoch), ("train_loss", total / n), ("val_nll", val_nll)):
+            for key, number in (("epoch", epoch), ("train_loss", total / seen), ("val_nll", val_nll)):
                 history[key].append(number)
     with torch.no_grad():
         train_error = (model(x).argmax(1) != y).double().mean().item()

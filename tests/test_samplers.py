@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from gence import runs
 from gence.data import load_splits
 from gence.losses import make_loss
 from gence.models import make_model
-from gence.samplers import ClassBalancedBatchSampler
+from gence.samplers import ClassBalancedBatchSampler, EvenBatchSampler, batch_sizes
 from gence.training import Recipe, train, train_many
 
 
@@ -38,8 +39,8 @@ def test_every_batch_holds_all_classes_alike_to_within_one_sample(size):
 def test_over_many_batches_the_classes_take_turns(size):
     labels = long_tail()
     sampler = ClassBalancedBatchSampler(labels, size, seed=2)
-    counts = np.bincount(np.concatenate([labels[b] for _ in range(20) for b in sampler if len(b) == size]), minlength=7)
-    assert counts.max() - counts.min() <= 20 + 1  # one for each epoch's short batch, which was left out, and the end
+    counts = np.bincount(np.concatenate([labels[b] for _ in range(20) for b in sampler]), minlength=7)
+    assert counts.max() - counts.min() <= 1
 
 
 def test_the_samples_of_a_class_are_used_up_before_one_comes_again():
@@ -62,16 +63,73 @@ def test_the_seed_fixes_the_batches_and_an_epoch_is_not_the_one_before():
 def test_it_is_a_batch_sampler_of_torch():
     labels = long_tail()
     data = TensorDataset(torch.arange(len(labels)), torch.as_tensor(labels))
-    loader = DataLoader(data, batch_sampler=ClassBalancedBatchSampler(labels, 14, seed=0))
+    loader = DataLoader(data, batch_sampler=ClassBalancedBatchSampler(labels, 14, seed=0, last_batch="drop"))
     for x, y in loader:
         assert (y == torch.as_tensor(labels)[x]).all()
-        assert len(y) < 14 or set(Counter(y.tolist()).values()) == {2}
+        assert set(Counter(y.tolist()).values()) == {2}
 
 
 @pytest.mark.parametrize(("labels", "size"), [([], 4), ([0, 1], 0)])
 def test_what_makes_no_batches_is_refused(labels, size):
-    with pytest.raises(ValueError, match="needs labels and a batch size >= 1, but got"):
+    with pytest.raises(ValueError, match=f"a batch size >= 1, but got {len(labels)} samples, batch_size = {size}"):
         ClassBalancedBatchSampler(labels, size, seed=0)
+
+
+# --- Batches of even size ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 17, 31, 50, 100, 1257])
+@pytest.mark.parametrize("size", [1, 2, 3, 15, 16, 17, 64, 2000])
+def test_sizes_of_batches(n, size):
+    """Against NumPy's and torch's ways of cutting a list."""
+    assert batch_sizes(n, size, "even") == [len(part) for part in np.array_split(np.arange(n), -(-n // size))]
+    for rest, drop in (("keep", False), ("drop", True)):
+        assert batch_sizes(n, size, rest) == [len(part) for part in BatchSampler(range(n), min(size, n), drop)]
+    even = batch_sizes(n, size)
+    assert max(even) - min(even) <= 1 and max(even) <= size and 2 * min(even) >= min(size, n)
+
+
+def test_even_batches_in_a_data_loader():
+    data = TensorDataset(torch.arange(50))
+    generator = torch.Generator().manual_seed(0)
+    sampler = EvenBatchSampler(RandomSampler(data, generator=generator), batch_size=16)
+    loader = DataLoader(data, batch_sampler=sampler)
+    epochs = [[x.tolist() for (x,) in loader] for _ in range(2)]
+    assert [[len(batch) for batch in batches] for batches in epochs] == 2 * [[13, 13, 12, 12]]
+    assert (
+        all(sorted(i for batch in batches for i in batch) == list(range(50)) for batches in epochs)
+        and epochs[0] != epochs[1]
+    )
+    assert len(loader) == 4
+
+
+@pytest.mark.parametrize("last_batch", ["evn", "Drop", "", None])
+def test_an_unknown_way_with_the_last_batch_is_refused(last_batch):
+    for call in (
+        lambda: batch_sizes(50, 16, last_batch),
+        lambda: Recipe(last_batch=last_batch),
+        lambda: ClassBalancedBatchSampler([0, 1], 1, seed=0, last_batch=last_batch),
+    ):
+        with pytest.raises(ValueError, match=rf"last_batch = {last_batch!r} is not allowed.*'even', 'drop', 'keep'"):
+            call()
+
+
+@pytest.mark.parametrize("last_batch", ["even", "drop", "keep"])
+def test_the_record_holds_the_batch_sizes(tmp_path, last_batch):
+    """What the record says is what the loss saw."""
+    Noting.notes.clear()
+    splits = load_splits("digits", seed=0, n_per_class=7)  # 70 samples: 16 leaves 6
+    recipe = Recipe(batch_size=16, epochs=3, last_batch=last_batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train(make_model("mlp", 64, 10, seed=0), splits, Noting(), recipe, seed=0, progress=False)
+        run = runs.RunParameters.of(
+            n_per_class=7, batch_size=16, recipe_options={"last_batch": last_batch}, tier="smoke", out=str(tmp_path)
+        )
+        runs.execute(run, progress=False)
+    seen = Counter(str(len(labels)) for labels in Noting.notes)
+    recorded = runs.read_records(tmp_path)["batch_sizes"].iloc[0]
+    assert seen == {size: 3 * n for size, n in recorded.items()}
 
 
 # --- In the training loop -----------------------------------------------------------------------------------------
@@ -93,8 +151,8 @@ def test_a_recipe_chooses_the_sampler(sampler, balanced):
     Noting.notes.clear()
     recipe = Recipe(batch_size=20, epochs=2, sampler=sampler)
     train(make_model("mlp", 64, 10, seed=0), splits, Noting(), recipe, seed=0, progress=False)
-    whole = [np.bincount(y, minlength=10) for y in Noting.notes if len(y) == 20]
-    assert all((counts == 2).all() for counts in whole) == balanced
+    found = [np.bincount(y, minlength=10) for y in Noting.notes]
+    assert all(counts.max() - counts.min() <= 1 for counts in found) == balanced
     assert sum(map(len, Noting.notes)) == 2 * len(splits.y_train)
 
 

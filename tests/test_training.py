@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,10 +69,15 @@ def assert_same(actual: Outcome | PlainRun, expected: Outcome | PlainRun, atol: 
 
 
 @pytest.mark.parametrize("loss", ["ce", "gence", "brier"])
-@pytest.mark.parametrize("batch_size", [16, 25, "full", 1000], ids=str)  # 50 samples: 16 leaves a last batch of 2
-def test_many_seeds_equal_a_plain_loop_for_each(loss: str, batch_size: int | str) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "last_batch"),  # 50 samples: batches of 16 leave two
+    [(16, "even"), (16, "drop"), (16, "keep"), (25, "even"), ("full", "even"), (1000, "drop")],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:every epoch has a batch of 2 samples")
+def test_many_seeds_equal_a_plain_loop_for_each(loss: str, batch_size: int | str, last_batch: str) -> None:
     """All losses start at the same weights and see the same batches: the pairing on which comparisons rest."""
-    recipe = Recipe(batch_size=batch_size, epochs=12)
+    recipe = Recipe(batch_size=batch_size, epochs=12, last_batch=last_batch)
     models, splits = setup(SEEDS)
     together = train_many(models, splits, make_loss(loss), recipe, SEEDS, progress=False)
     for outcome, model, data, seed in zip(together, models, splits, SEEDS, strict=True):
@@ -106,8 +112,39 @@ def test_each_seed_gives_its_own_result() -> None:
     assert min(np.abs(a - b).max(), np.abs(a - c).max(), np.abs(b - c).max()) > 0.1
 
 
-def test_last_short_batch_is_kept() -> None:
+def test_steps_are_counted_in_batches() -> None:
     assert [Recipe(batch_size=b, epochs=10).steps(50) for b in (16, 25, 50, 1000, "full")] == [40, 20, 10, 10, 10]
+    assert [Recipe(batch_size=16, epochs=10, last_batch=b).steps(50) for b in ("even", "drop", "keep")] == [40, 30, 40]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "last_batch", "warns"),
+    [
+        (16, "keep", True),
+        (16, "even", False),
+        (16, "drop", False),
+        (17, "keep", False),
+        (24, "keep", True),
+        (25, "keep", False),
+        (33, "keep", False),
+        (34, "keep", True),
+        ("full", "keep", False),
+    ],
+)
+def test_a_batch_under_half_the_size_warns(batch_size: int | str, last_batch: str, warns: bool) -> None:
+    """50 samples; 33 leaves a batch of 17, which is just over a half, 34 one of 16, which is under it."""
+    models, splits = setup([0])
+    recipe = Recipe(batch_size=batch_size, epochs=1, last_batch=last_batch)
+    for call in (
+        lambda: train(models[0], splits[0], make_loss("ce"), recipe, seed=0, progress=False),
+        lambda: train_many(models, splits, make_loss("ce"), recipe, [0], progress=False),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        found = [str(w.message) for w in caught if "a step of its own" in str(w.message)]
+        assert len(found) == warns, found
+        assert not warns or f"a batch of {50 % batch_size} samples beside batches of {batch_size}" in found[0]
 
 
 # --- pairing ----------------------------------------------------------------------------------------------------
@@ -317,7 +354,7 @@ def plain_logits(model: nn.Module, data: Splits, loss: nn.Module, recipe: Recipe
     rng, done = np.random.default_rng([seed, 1]), 0
     for _ in range(recipe.epochs):
         order = torch.as_tensor(rng.permutation(len(y)))
-        for rows in order.split(recipe.batch(len(y))):
+        for rows in references.batches(order, recipe.batch(len(y)), recipe.last_batch):
             if done < rising:
                 optimiser.param_groups[0]["lr"] = recipe.lr * (done + 1) / rising
             elif done == rising:

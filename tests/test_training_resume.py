@@ -26,7 +26,7 @@ from gence import checkpoints, training
 from gence.losses import make_loss
 from gence.training import Outcome, Recipe, load_network, load_outcome, train
 
-# 50 images: 4 steps in an epoch, 48 in all; more than one check, and a short last batch.
+# 50 images: 4 steps in an epoch, 48 in all; more than one check, and batches of two sizes.
 SHORT = Recipe(
     batch_size=16, epochs=12, schedule="onecycle", warmup=0.2, nesterov=True, augment="crop+flip", clip_norm=5.0
 )
