@@ -41,5 +41,6 @@ def test_a_variant_is_named_after_its_loss():
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(name_of, wrong, near):
-    with pytest.raises(ValueError, match=f"{wrong}.*has no display name" + (f".*did you mean '{near}'" if near else "")):
+    said = f"{wrong}.*has no display name" + (f".*did you mean '{near}'" if near else "")
+    with pytest.raises(ValueError, match=said):
         name_of(wrong)
