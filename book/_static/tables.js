@@ -29,6 +29,8 @@
     article.style.setProperty("--free-margin", `${Math.max(0, Math.floor(free))}px`);
     for (const box of boxes()) {
       if (box.offsetWidth === 0) continue; // inside a closed fold: measured when it opens
+      box.classList.remove("wraps");
+      if (free && box.scrollWidth > box.clientWidth + 1) box.classList.add("wraps");
       const scrolls = box.scrollWidth > box.clientWidth + 1;
       if (scrolls === box.hasAttribute("tabindex")) continue;
       if (scrolls) {
