@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from gence.metrics import ReliabilityCurve
+from gence.names import loss_name
 
 __all__ = [
     "LOSS_STYLE",
@@ -42,13 +43,37 @@ class Style:
     line: str
 
 
-# Okabe and Ito's colours, which stay apart for the common kinds of colour blindness.
-LOSS_STYLE = {
-    "ce": Style("CE", "#0072B2", "o", "-"),
-    "gence": Style("GenCE", "#D55E00", "s", "--"),
-    "brier": Style("Brier", "#009E73", "^", ":"),
-    "focal": Style("focal", "#CC79A7", "D", "-."),
+# Okabe and Ito's colours, which stay apart for the common kinds of colour blindness. Colours are fewer than losses:
+# losses that meet in a figure differ in colour, and no two share marker and line, so that colour is never needed.
+_LOOKS = {
+    "ce": ("#0072B2", "o", "-"),
+    "gence": ("#D55E00", "s", "--"),
+    "brier": ("#009E73", "^", ":"),
+    "focal": ("#CC79A7", "D", "-."),
+    "logit_adjustment": ("#000000", "v", "-."),
+    "present_class": ("#56B4E9", "P", "-."),
+    "gence_tracked": ("#E69F00", "X", "-"),
+    "gence:strength=0.5": ("#E69F00", "d", ":"),
+    "gence:balanced": ("#CC79A7", "*", "-"),
+    "gence_logit_adjustment": ("#009E73", "h", "--"),
+    "class_balanced": ("#0072B2", "p", ":"),
+    "ce:balanced": ("#0072B2", "*", "--"),
+    "inverse_focal": ("#E69F00", "^", "--"),
+    "flsc": ("#CC79A7", "<", "-"),
+    "flsd_53": ("#000000", "D", ":"),
+    "flsd_52": ("#000000", "d", "--"),
+    "dual_focal": ("#CC79A7", "v", "--"),
+    "adafocal": ("#E69F00", "8", "-"),
+    "gence_focal": ("#CC79A7", "P", ":"),
+    "gence_adafocal": ("#56B4E9", "X", "--"),
+    "mmce": ("#56B4E9", "<", "--"),
+    "mmce_w": ("#56B4E9", ">", "-."),
+    "lq": ("#009E73", "<", "-."),
+    "sce": ("#56B4E9", "p", "-"),
+    "min_ent": ("#000000", "^", "-"),
+    "mix_ent": ("#000000", "X", ":"),
 }
+LOSS_STYLE = {key: Style(loss_name(key), *look) for key, look in _LOOKS.items()}
 
 
 def use_style() -> None:

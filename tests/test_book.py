@@ -10,6 +10,7 @@ from threading import Thread
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "committed" / "html"
@@ -70,6 +71,115 @@ def test_a_page_works_offline_and_shows_everything(site, browser, name, width, l
         assert len(image.get_attribute("alt") or "") > 20
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
     context.close()
+
+
+# Every table of a page: where it and its box lie, which heads end inside the box, and the size of its smallest text.
+TABLES = """() => [...document.querySelectorAll('article table')].filter(t => t.offsetWidth > 0).map(table => {
+    const box = table.closest('.pst-scrollable-table-container') || table.closest('.gx') || table;
+    const edge = box.getBoundingClientRect().right;
+    const text = [...table.querySelectorAll('th, td, td *, th *')].filter(e => !e.closest('mjx-container')
+        && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
+    return {
+        boxed: box !== table, right: edge, scrolls: box.scrollWidth > box.clientWidth + 1,
+        tabindex: box.getAttribute('tabindex'), role: box.getAttribute('role'), label: box.getAttribute('aria-label'),
+        hint: box.previousElementSibling?.matches('p.scroll-hint') ?? false,
+        display: getComputedStyle(table).display,
+        heads: [...table.querySelectorAll('thead th')].map(th =>
+            ({text: th.textContent.trim(), seen: th.getBoundingClientRect().right <= edge + 1})),
+        smallest: Math.min(...text.map(e => parseFloat(getComputedStyle(e).fontSize))),
+    };
+})"""
+
+
+def must_be_seen(heads: list[dict]) -> list[dict]:
+    """The heads of GenCE's own columns, and the verdict: the last column of a comparison."""
+    found = [head for head in heads if re.match(r"GenCE\b", head["text"])]
+    return found + (heads[-1:] if re.search(r"\bis$|verdict", heads[-1]["text"] if heads else "") else [])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(site, browser, name):
+    page = browser.new_page()
+    page.goto(f"{site}/{name}.html", wait_until="load")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    page.evaluate("() => document.querySelectorAll('article details').forEach(d => { d.open = true; })")
+    for width in (390, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(100)  # boxes are measured anew when a fold opens and when the window changes
+        for table in page.evaluate(TABLES):
+            heads = [head["text"] for head in table["heads"]]
+            assert table["boxed"], f"no box around the table {heads}"
+            assert table["right"] <= width, heads
+            assert table["display"] == "table", "a table that is no table any more is lost to a screen reader"
+            assert table["smallest"] >= 13, heads
+            if table["scrolls"]:
+                assert (table["tabindex"], table["role"], table["hint"]) == ("0", "region", True), heads
+                assert table["label"].startswith("Table, scrolls sideways"), heads
+            hidden = [head["text"] for head in must_be_seen(table["heads"]) if not head["seen"]]
+            assert width < 1440 or hidden == [], f"cut off in {heads}"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    page.close()
+
+
+def test_a_table_that_is_cut_off_is_seen(browser):
+    page = browser.new_page(viewport={"width": 800, "height": 600})
+    cell = "style='min-width: 500px; font-size: 11px'"
+    page.set_content(
+        f"<article><div class='pst-scrollable-table-container' style='overflow: auto; width: 700px'><table><thead><tr>"
+        f"<th {cell}>batch</th><th {cell}>GenCE (sd)</th><th>GenCE is</th></tr></thead></table></div></article>"
+    )
+    (table,) = page.evaluate(TABLES)
+    assert table["scrolls"]
+    assert table["smallest"] == 11
+    assert [h["seen"] for h in must_be_seen(table["heads"])] == [False, False, False]
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["book/index", "book/loss", "book/reexecute", "book/running"])
+def test_command_lines_fit_their_box(site, browser, name):
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(f"{site}/{name}.html", wait_until="load")
+    cut = "() => [...document.querySelectorAll('article pre')].filter(p => p.scrollWidth > p.clientWidth + 1)"
+    assert page.evaluate(cut + ".map(p => p.textContent)") == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
+def test_solutions_are_folded_with_their_outputs(site, name):
+    page = BeautifulSoup((HTML / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    folds = page.select("details.solution")
+    assert not page.select("details.solution[open]")
+    assert len(page.select("div.tag_solution")) == len(page.select("details.solution div.tag_solution"))
+    assert len(folds) >= 1 or name.endswith("/train")
+    for fold in folds:
+        assert fold.summary.text.startswith("Solution to exercise ")
+        assert fold.select("p, pre")
+        assert not fold.select("h1, h2, h3, details.solution")
+    assert not [em for em in page.select("article em") if em.text == "Solution."]
+
+
+def test_a_solution_opens_on_a_click(site, browser):
+    page = browser.new_page()
+    page.goto(f"{site}/notebooks/01_why_another_loss.html", wait_until="load")
+    fold = page.locator("details.solution").first
+    output = fold.locator("div.cell_output").first
+    assert not output.is_visible()
+    fold.locator("summary").first.click()
+    assert output.is_visible()
+    page.close()
+
+
+def test_nothing_is_cut_on_paper(site, browser):
+    page = browser.new_page(viewport={"width": 700, "height": 900})  # the text width of A4, in CSS pixels
+    page.goto(f"{site}/notebooks/01_why_another_loss.html", wait_until="networkidle")
+    page.emulate_media(media="print")
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    cut = """() => [...document.querySelectorAll('article pre, article table, .pst-scrollable-table-container')]
+        .filter(e => e.offsetWidth > 0 && (e.getBoundingClientRect().right > 701 || e.scrollWidth > e.clientWidth + 1))
+        .map(e => e.textContent.slice(0, 60))"""
+    assert page.evaluate(cut) == []
+    assert page.locator("details.solution:not([open])").count() == 0, "a solution that is folded is lost on paper"
+    page.close()
 
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
