@@ -1,7 +1,8 @@
 """Predictions that were written down before the runs, and what the runs say about them.
 
 ``book/predictions.yml`` holds the predictions with what would refute each, ``book/predictions_follow_up.yml`` those of
-a second round that the first one asked for; ``results/`` holds the runs. A verdict is computed and never typed.
+a second round that the first one asked for; ``results/`` holds the runs. A verdict is computed and never typed;
+``verdict_before`` is the one that an older rule gave to older runs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from gence import reports, runs
+from gence import reports, statistics
 
 __all__ = ["groups_of_classes", "judge", "load_predictions", "variants"]
 
@@ -23,6 +24,10 @@ __all__ = ["groups_of_classes", "judge", "load_predictions", "variants"]
 GROUPS = {"head": slice(0, 3), "middle": slice(3, 7), "tail": slice(7, 10)}
 FIELDS = ("id", "says", "why", "grid", "metric", "expect", "over")
 LEVEL = 0.05
+PILOT_SEEN = ("yes", "near", "no")
+SHOWN = ("id", "says", "family", "grid", "dataset", "rho", "terms", "metric", "checkpoint", "expect")
+SHOWN += ("pilot_seen", "verdict_before")
+MEASURED = ("difference", "typical", "low", "high", "side")
 _TERM = re.compile(r"\s*([+-]?)\s*([\w:.=]+)\s*@\s*(\w+)")
 
 
@@ -37,7 +42,7 @@ def load_predictions(path: str | Path = "predictions.yml") -> list[dict[str, Any
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a field is missing, or an expectation or a sum of terms cannot be read.
+        ValueError: a field is missing, or an expectation, a sum of terms or ``pilot_seen`` cannot be read.
 
     Example:
         >>> path = Path(getfixture("tmpdir")) / "p.yml"
@@ -55,11 +60,17 @@ def load_predictions(path: str | Path = "predictions.yml") -> list[dict[str, Any
     for entry in entries:
         if missing := [name for name in FIELDS if not entry.get(name)]:
             raise ValueError(f"{path}: prediction {entry.get('id')!r} lacks {', '.join(missing)}")
-        common = {"checkpoint": "last"} | {name: value for name, value in entry.items() if name != "over"}
+        common = {"checkpoint": "last", "family": entry["grid"], "pilot_seen": None, "verdict_before": None}
+        common |= {name: value for name, value in entry.items() if name != "over"}
         found += [common | item for item in entry["over"]]
     for item in found:
         _margin(item["expect"])
         _terms(item["terms"])
+        if item["pilot_seen"] not in (None, *PILOT_SEEN):
+            raise ValueError(
+                f"{path}: pilot_seen = {item['pilot_seen']!r} of {item['id']} is not allowed. "
+                f"Allowed, in quotation marks: {', '.join(PILOT_SEEN)}."
+            )
     return found
 
 
@@ -110,21 +121,26 @@ def groups_of_classes(records: pd.DataFrame) -> pd.DataFrame:
 def judge(
     predictions: list[dict[str, Any]], collected: Callable[[str], pd.DataFrame] = reports.collected
 ) -> pd.DataFrame:
-    """Hold the predictions against the records, with Holm's correction over all of them.
+    """Hold the predictions against the records, with one correction (Holm) over each family.
 
-    A direction (``"< 0"``, ``"> 0"``) is tested with a one-sided Wilcoxon test, ``"0 +- m"`` with two of them, against
-    -m and m, of which the larger p counts (a test of equivalence). A prediction is met if the corrected p is below
-    0.05, and refuted if the 95 % interval of the mean lies wholly on the other side, or outside [-m, m]. Anything else
-    is open.
+    A direction (``"< 0"``, ``"> 0"``) has one two-sided test: *met* if the corrected p is below 0.05 and the difference
+    on the predicted side, *refuted* if it is on the other. A margin (``"0 +- m"``) has two nulls, of which one is true:
+    that the difference is at least m, and that it is less. It is *met* if the first is rejected (by two one-sided
+    tests), *refuted* if the second is (by a two-sided test), at the same corrected level. Anything else is *open*.
+
+    Ten paired seeds have a smallest two-sided p of 0.002, twenty of 0.000002: with ten, a family of up to 25
+    predictions can reach a verdict in each.
 
     Args:
         predictions: of :func:`load_predictions`.
         collected: grid name to records.
 
     Returns:
-        One row for each prediction: ``id``, ``says``, ``dataset``, ``rho``, ``terms``, ``metric``, ``checkpoint``,
-        ``expect``, ``n`` (paired seeds), ``effect``, ``low``, ``high``, ``p``, ``p_holm`` and ``verdict``: ``"met"``,
-        ``"refuted"``, ``"open"`` or ``"not run"``.
+        One row for each prediction: ``id``, ``says``, ``family``, ``grid``, ``dataset``, ``rho``, ``terms``,
+        ``metric``, ``checkpoint``, ``expect``, ``pilot_seen``, ``verdict_before``; ``n`` (paired seeds),
+        ``difference``, ``typical``, ``low``, ``high`` as of :func:`gence.statistics.compare`; ``p``, and for a margin
+        ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an open row, the smaller);
+        and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
 
     Raises:
         ValueError: the runs of a sum of terms have different seeds.
@@ -136,11 +152,10 @@ def judge(
     Source: equivalence by two one-sided tests, Schuirmann (1987), here with ranks.
     """
     tables = {grid: _prepared(collected(grid)) for grid in {item["grid"] for item in predictions}}
-    table = pd.DataFrame([_row(item, tables[item["grid"]]) for item in predictions])
-    tested = table["p"].notna()
-    table["p_holm"] = np.nan
-    if tested.any():
-        table.loc[tested, "p_holm"] = runs.holm(table.loc[tested, "p"])
+    table = pd.DataFrame([_row(item, tables[item["grid"]]) for item in predictions]).assign(p_holm=np.nan)
+    for _, family in table[table["n"] > 0].groupby("family"):
+        corrected = statistics.holm(family[["p", "p_outside"]])
+        table.loc[family.index, "p_holm"] = np.nanmin(corrected, axis=1)
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     return table
 
@@ -154,22 +169,17 @@ def _prepared(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(item: Mapping[str, Any], records: pd.DataFrame) -> dict[str, Any]:
-    names = ("id", "says", "grid", "dataset", "rho", "terms", "metric", "checkpoint", "expect")
-    row = {name: item.get(name) for name in names}
+    row = {name: item.get(name) for name in SHOWN}
     sums = _sum_of_terms(item, records)
     if sums is None:
-        return row | {"n": 0} | dict.fromkeys(("effect", "low", "high", "p"), np.nan)
+        return row | {"n": 0} | dict.fromkeys((*MEASURED, "p", "p_outside"), np.nan)
     margin = _margin(item["expect"])
+    found = statistics.compare(0 * sums, sums, margin=margin)
+    row |= {name: found[name] for name in ("n", *MEASURED)}
     if margin is None:
-        p = _p_value(sums, "less" if item["expect"] == "< 0" else "greater")
-    else:
-        p = max(_p_value(sums - margin, "less"), _p_value(sums + margin, "greater"))
-    found = runs.compare(0 * sums, sums)
-    return row | {"n": found["n"], "effect": found["difference"], "low": found["low"], "high": found["high"], "p": p}
-
-
-def _p_value(values: pd.Series, alternative: str) -> float:
-    return runs.compare(0 * values, values, alternative=alternative)["p"]
+        return row | {"p": found["p"], "p_outside": np.nan}
+    sides = statistics.signed_rank_p(sums + margin, "less"), statistics.signed_rank_p(sums - margin, "greater")
+    return row | {"p": found["p_equivalence"], "p_outside": min(1.0, 2 * float(min(sides)))}
 
 
 def _sum_of_terms(item: Mapping[str, Any], records: pd.DataFrame) -> pd.Series | None:
@@ -218,9 +228,8 @@ def _margin(expect: str) -> float | None:
 def _verdict(row: Mapping[str, Any]) -> str:
     if row["n"] == 0:
         return "not run"
-    if row["p_holm"] < LEVEL:
-        return "met"
-    margin = _margin(row["expect"])
-    above = row["low"] > (margin or 0.0) and row["expect"] != "> 0"
-    below = row["high"] < -(margin or 0.0) and row["expect"] != "< 0"
-    return "refuted" if above or below else "open"
+    if row["p_holm"] >= LEVEL:
+        return "open"
+    wanted = {"< 0": -1, "> 0": 1}.get(row["expect"])
+    as_said = row["side"] == wanted if wanted else row["p"] <= row["p_outside"]
+    return "met" if as_said else "refuted"

@@ -1,4 +1,4 @@
-"""A run: its parameters, its identity, its provenance, its record; reading records and comparing them.
+"""A run: its parameters, its identity, its provenance, its record; reading records.
 
 *Identity* is what decides the numbers (data, model, loss, regime, recipe, seed): it names the record, and a run whose
 record exists is not repeated. *Provenance* is where the numbers came from (commit, versions, device, time): it is
@@ -39,15 +39,10 @@ __all__ = [
     "ParameterError",
     "Parameters",
     "RunParameters",
-    "compare",
-    "comparison_markdown",
-    "comparison_table",
     "execute",
     "expand_grid",
-    "holm",
     "provenance",
     "read_records",
-    "with_verdict",
     "write_atomically",
 ]
 
@@ -592,202 +587,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             yield common | {"checkpoint": checkpoint} | values | more
     except (json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a whole record: {error!r}. Delete it and run again.") from error
-
-
-def compare(
-    baseline: Mapping[int, float] | pd.Series,
-    candidate: Mapping[int, float] | pd.Series,
-    *,
-    alternative: str = "less",
-    level: float = 0.95,
-) -> dict[str, float]:
-    """Compare two losses seed by seed: paired difference, interval, one-sided Wilcoxon signed-rank test.
-
-    Args:
-        baseline: seed to value, for example the errors of CE.
-        candidate: seed to value for the same seeds.
-        alternative: ``"less"`` asks whether the candidate is smaller (better, for an error), ``"greater"`` the
-            opposite.
-        level: of the interval.
-
-    Returns:
-        ``n``; means and standard deviations of both; ``difference`` (mean of candidate - baseline) with its
-        Student-t interval ``low``, ``high``; ``p`` of the test and ``p_opposite`` of the other alternative (1 when no
-        seed differs); ``wins``, ``ties``.
-
-    Raises:
-        ValueError: different seeds, fewer than 2 of them, NaN values, unknown `alternative`.
-
-    Source: Wilcoxon (1945); zeros are dropped, as in the original. With n seeds p cannot be below 2^-n.
-
-    Example:
-        >>> result = compare({0: 0.20, 1: 0.22, 2: 0.25}, {0: 0.10, 1: 0.11, 2: 0.19})
-        >>> round(result["difference"], 3), result["p"]
-        (-0.09, 0.125)
-    """
-    from scipy import stats
-
-    if alternative not in ("less", "greater"):
-        raise ValueError(f"alternative must be 'less' or 'greater', but got {alternative!r}")
-    a, b = pd.Series(baseline, dtype=float).sort_index(), pd.Series(candidate, dtype=float).sort_index()
-    if not a.index.equals(b.index) or not a.index.is_unique:
-        raise ValueError(f"the seeds differ or repeat: baseline {list(a.index)}, candidate {list(b.index)}")
-    if len(a) < 2 or a.isna().any() or b.isna().any():
-        raise ValueError(f"need at least 2 seeds without NaN, but got {len(a)} seeds")
-    difference = (b - a).to_numpy()
-    # Errors are multiples of 1/N: round away the last bits, so that equal differences are ties on every machine.
-    difference = np.round(difference, 12)
-    half_width = stats.t.ppf((1 + level) / 2, len(a) - 1) * difference.std(ddof=1) / np.sqrt(len(a))
-
-    def p_value(side: str) -> float:
-        return float(stats.wilcoxon(difference, alternative=side).pvalue) if difference.any() else 1.0
-
-    better = difference < 0 if alternative == "less" else difference > 0
-    return {
-        "n": len(a),
-        "baseline_mean": float(a.mean()),
-        "baseline_sd": float(a.std(ddof=1)),
-        "candidate_mean": float(b.mean()),
-        "candidate_sd": float(b.std(ddof=1)),
-        "difference": float(difference.mean()),
-        "low": float(difference.mean() - half_width),
-        "high": float(difference.mean() + half_width),
-        "p": p_value(alternative),
-        "p_opposite": p_value("greater" if alternative == "less" else "less"),
-        "wins": int(better.sum()),
-        "ties": int((difference == 0).sum()),
-    }
-
-
-def comparison_table(
-    results: pd.DataFrame,
-    metrics: Sequence[str],
-    *,
-    by: Sequence[str],
-    baseline: str = "ce",
-    candidate: str | Sequence[str] = "gence",
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Compare losses with a baseline in every setting and metric, with Holm's correction over all rows.
-
-    Both directions are tested, each one-sided; the verdict needs a corrected p below 1 - `level` in its direction.
-
-    Args:
-        results: one row for each loss, seed and setting, with columns ``loss``, ``seed``, `by` and `metrics`.
-        metrics: columns where smaller is better.
-        by: columns that make a setting.
-        baseline: a value of ``loss``.
-        candidate: another one, or a list of those that are compared where a setting has them; then the column ``loss``
-            says which.
-        level: of the intervals and of the verdict.
-
-    Returns:
-        One row for each setting, candidate and metric: `by`, ``metric``, the columns of :func:`compare` and of
-        :func:`with_verdict`.
-
-    Raises:
-        ValueError: as :func:`compare`; a loss that is not there; a name in `by` that is also a column of the result.
-
-    Example:
-        >>> table = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
-        ...                       "error": [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]})
-        >>> comparison_table(table, ["error"], by=["rho"])["verdict"].tolist()
-        ['lower']
-    """
-    several = not isinstance(candidate, str)
-    candidates = list(candidate) if several else [candidate]
-    if unknown := {baseline, *candidates} - set(results["loss"]):
-        raise ValueError(
-            f"no row of {sorted(unknown)}. The losses here are: {', '.join(sorted(set(results['loss'])))}."
-        )
-    rows = []
-    for setting, group in results.groupby(list(by), sort=False):
-        values = group.pivot(index="seed", columns="loss")
-        here = [loss for loss in candidates if loss in set(group["loss"])] if several else candidates
-        for loss, metric in itertools.product(here, metrics):
-            named = {"loss": loss} if several else {}
-            found = named | {"metric": metric} | compare(values[metric][baseline], values[metric][loss], level=level)
-            if clash := set(by) & set(found):
-                raise ValueError(f"the result has its own column {sorted(clash)}: rename this one in `by`")
-            rows.append(dict(zip(by, setting, strict=True)) | found)
-    return with_verdict(pd.DataFrame(rows), level=level)
-
-
-def with_verdict(comparisons: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """Add Holm's correction over all rows, and what each of them says of its candidate.
-
-    Args:
-        comparisons: one row for each :func:`compare` with its default alternative, ``"less"``.
-        level: a verdict needs a corrected p below 1 - `level` in its direction.
-
-    Returns:
-        The rows with ``p_holm`` and ``verdict``: ``"lower"``, ``"higher"`` or ``"no difference shown"``.
-
-    Example:
-        >>> less = compare({n: 0.2 for n in range(6)}, {n: 0.1 for n in range(6)})
-        >>> with_verdict(pd.DataFrame([less]))["verdict"].tolist()
-        ['lower']
-    """
-    p_holm, higher = holm(comparisons["p"]), holm(comparisons["p_opposite"])
-    verdict = np.select([p_holm < 1 - level, higher < 1 - level], ["lower", "higher"], "no difference shown")
-    return comparisons.assign(p_holm=p_holm, verdict=verdict)
-
-
-def comparison_markdown(table: pd.DataFrame, by: Sequence[str], *, names: tuple[str, str] = ("CE", "GenCE")) -> str:
-    """Write a comparison as a Markdown table: fractions in per cent, NLL (nats) and Brier score as they are.
-
-    Args:
-        table: of :func:`comparison_table`.
-        by: its columns that make a setting.
-        names: of baseline and candidate.
-
-    Returns:
-        One line for each row: means with standard deviations, the difference with its interval, p-values, verdict.
-
-    Example:
-        >>> data = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
-        ...                      "error": [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]})
-        >>> row = comparison_markdown(comparison_table(data, ["error"], by=["rho"]), ["rho"]).splitlines()[2]
-        >>> [cell.strip() for cell in row.split("|")][2:6]
-        ['error (%)', '45.00 (18.71)', '10.00 (0.00)', '-35.00 [-54.63, -15.37]']
-    """
-    lines = []
-    for row in table.to_dict("records"):
-        nats = row["metric"] in ("nll", "brier")
-        scale, digits = (1, 3) if nats else (100, 2)
-        value = {key: f"{scale * row[key]:.{digits}f}" for key in row if key.endswith(("_mean", "_sd"))}
-        signed = {key: f"{scale * row[key]:+.{digits}f}" for key in ("difference", "low", "high")}
-        lines.append(
-            {key: row[key] for key in by}
-            | {"metric": row["metric"] if nats else f"{row['metric']} (%)"}
-            | {
-                f"{name} (sd)": f"{value[f'{side}_mean']} ({value[f'{side}_sd']})"
-                for name, side in zip(names, ("baseline", "candidate"), strict=True)
-            }
-            | {"difference [95 % interval]": "{difference} [{low}, {high}]".format(**signed)}
-            | {"p": f"{row['p']:.4f}", "p, Holm": f"{row['p_holm']:.4f}", f"{names[1]} is": row["verdict"]}
-        )
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction for testing several hypotheses at once.
-
-    Args:
-        p_values: uncorrected.
-
-    Returns:
-        Corrected p-values, in the same order.
-
-    Source: Holm (1979), through statsmodels.
-
-    Example:
-        >>> holm([0.01, 0.04]).tolist()
-        [0.02, 0.04]
-    """
-    from statsmodels.stats.multitest import multipletests
-
-    return multipletests(p_values, method="holm")[1]
 
 
 def _seeds_from_text(text: str) -> tuple[int, ...]:
