@@ -12,17 +12,21 @@ STAMP := $(VENV)/.installed
 TESTERS ?= 2
 GRID ?= workflow/grids/laptop.yaml
 PROFILE ?= workflow/profiles/cpu
+# Bins of the adaptive temperature scaling in `make collect`; empty: the paper's 15.
+BINS ?=
 # Locks are not needed: a run takes its own lock, and results are moved into place whole. So a killed engine leaves
 # nothing behind that would stop the next one.
-SNAKEMAKE := $(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet host --keep-going
+SNAKEMAKE := $(BIN)/python -m snakemake -s workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet host --keep-going
 # A profile says how many cores or jobs at a time; CORES=2 on the command line overrules it.
-SWEEP = $(BIN)/snakemake -s workflow/Snakefile --profile $(PROFILE) $(if $(filter command line,$(origin CORES)),--cores $(CORES)) sweep --config grid=$(GRID)
+SWEEP = $(BIN)/python -m snakemake -s workflow/Snakefile --profile '$(PROFILE)' $(if $(filter command line,$(origin CORES)),--cores $(CORES)) sweep --config 'grid=$(GRID)'
+# Commands that only look must not start a long download.
+INSTALLED = test -x $(BIN)/python || { echo "There is no $(VENV) here: run \`make setup\` first (it downloads about 3 GB once)." >&2; exit 1; }
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html test lint sweep plan cost calibrate collect status fold refresh serve bench lock clean distclean
+.PHONY: help setup book html test lint sweep plan cost calibrate collect plot status fold refresh serve bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): this downloads about 3 GB once, most of it PyTorch."
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, but $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
 	@touch $@
 
 book: $(STAMP) ## execute all notebooks afresh and build the book from them
@@ -45,28 +49,36 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 	@echo "The book: $(CURDIR)/_build/committed/html/index.html"
 
 test: lint html ## run all tests
-	@GENCE_RUNS=$$(mktemp -d) $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env -n $(TESTERS) --dist loadfile
+	@GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env -n $(TESTERS) --dist loadfile
 
 lint: $(STAMP) ## check style
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
 
 sweep: $(STAMP) ## run a grid of experiments: make sweep GRID=workflow/grids/laptop.yaml PROFILE=workflow/profiles/gpu
 	@$(SWEEP)
 
-plan: $(STAMP) ## show what is stale in the book, or in GRID=..., and why
-	@$(if $(filter file,$(origin GRID)),$(BIN)/snakemake -s workflow/Snakefile --cores $(CORES) --nolock -n book,$(SWEEP) -n)
+plan: ## show what is stale in the book, or in GRID=..., and why
+	@$(INSTALLED)
+	@$(if $(filter file,$(origin GRID)),$(SNAKEMAKE) -n book,$(SWEEP) -n)
 
-cost: $(STAMP) ## say what a sweep of GRID=... would cost: runs, jobs, hours
-	@$(BIN)/python workflow/sweep.py cost $(GRID) $(PROFILE)
+cost: ## say what a sweep of GRID=... would cost: runs, jobs, hours
+	@$(INSTALLED)
+	@$(BIN)/python workflow/sweep.py cost '$(GRID)' '$(PROFILE)'
 
 calibrate: $(STAMP) ## measure on this machine how fast the networks of GRID=... train
-	@$(BIN)/python workflow/sweep.py calibrate $(GRID) $(PROFILE)
+	@$(BIN)/python workflow/sweep.py calibrate '$(GRID)' '$(PROFILE)'
 
-collect: $(STAMP) ## merge the records of GRID=... into results/<grid>.csv
-	@$(BIN)/python workflow/sweep.py collect $(GRID) $(PROFILE)
+collect: ## merge the records of GRID=... into results/<grid>.csv; BINS=5 where a validation set is small
+	@$(INSTALLED)
+	@$(BIN)/python workflow/sweep.py collect '$(GRID)' '$(PROFILE)' $(if $(BINS),--bins '$(BINS)')
 
-status: $(STAMP) ## say for every notebook whether its committed outputs are fresh
+plot: ## draw results/<grid>.csv of GRID=... into _build/plots
+	@$(INSTALLED)
+	@$(BIN)/python workflow/sweep.py plot '$(GRID)'
+
+status: ## say for every notebook whether its committed outputs are fresh
+	@$(INSTALLED)
 	@$(BIN)/python workflow/notebook_tools.py status
 
 fold: $(STAMP) ## tag the notebook cells whose code carries no idea, so that pages fold it
@@ -74,7 +86,7 @@ fold: $(STAMP) ## tag the notebook cells whose code carries no idea, so that pag
 
 refresh: $(STAMP) ## execute what is stale and take the outputs over into notebooks/ (commit the code first)
 	@$(SNAKEMAKE) book
-	@$(BIN)/python workflow/notebook_tools.py accept $$(find _build/executed -name '*.ipynb')
+	@find _build/executed -name '*.ipynb' -exec $(BIN)/python workflow/notebook_tools.py accept {} +
 
 serve: html ## serve the book on http://localhost:8000
 	@$(BIN)/python -m http.server -d _build/committed/html 8000
@@ -83,7 +95,7 @@ bench: $(STAMP) ## measure time and memory of every loss on one CPU thread (20 m
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/losses.py
 
 lock: $(STAMP) ## write the versions that are installed now into constraints.txt
-	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	@mv constraints.new constraints.txt
 
 clean: ## remove everything built, keep .venv

@@ -27,7 +27,7 @@ from PIL import Image
 
 from gence import datasets
 from gence._words import nearest
-from gence.datasets import DatasetInfo, data_folder, images_to_npz, pack
+from gence.datasets import DatasetInfo, content, data_folder, how_to_bring, images_to_npz, pack
 
 __all__ = [
     "CORRUPTIONS",
@@ -35,10 +35,13 @@ __all__ = [
     "Splits",
     "cifar10_c",
     "class_capacity",
+    "content",
     "data_folder",
     "dataset_info",
     "dataset_names",
     "download",
+    "how_to_bring",
+    "image_names",
     "images_to_npz",
     "load_splits",
     "load_test_images",
@@ -120,7 +123,13 @@ def dataset_names() -> tuple[str, ...]:
     return (*datasets.READERS, *(name for name in own if name not in datasets.INFO))
 
 
-def _image_names() -> list[str]:
+def image_names() -> list[str]:
+    """Return the names of the built-in data sets of images.
+
+    Example:
+        >>> image_names()[0]
+        'cifar10'
+    """
     return [name for name in datasets.READERS if len(datasets.INFO[name].shape) == 3]
 
 
@@ -146,7 +155,7 @@ def dataset_info(name: str) -> DatasetInfo:
         known = dataset_names()
         raise ValueError(
             f"unknown dataset {name!r}{nearest(name, known)} The data sets are: {', '.join(known)}. "
-            f"To use your own, put it into {data_folder()} as {name}.npz (python -m gence.data --help)."
+            f"{datasets.how_to_bring(name)}"
         )
     train, test = datasets.read_part(name, "train"), datasets.read_part(name, "test")
     return DatasetInfo(
@@ -392,7 +401,7 @@ def load_test_images(name: str, shape: tuple[int, int, int] | None = None) -> ND
         (4, 3, 32, 32)
     """
     if len(dataset_info(name).shape) != 3:
-        raise ValueError(f"{name!r} is no data set of images. Those are: {', '.join(_image_names())}.")
+        raise ValueError(f"{name!r} is no data set of images. Those are: {', '.join(image_names())}.")
     if shape is not None and (len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1):
         raise ValueError(f"shape must be (1 or 3, height, width), but got {shape}")
     x = datasets.read_part(name, "test").x
@@ -438,6 +447,7 @@ def cifar10_c(corruption: str, severity: int) -> tuple[NDArray[np.uint8], NDArra
         raise ValueError(f"unknown corruption {corruption!r}{hint} The corruptions are: {', '.join(CORRUPTIONS)}.")
     if severity not in range(1, 6):
         raise ValueError(f"severity must be 1, 2, 3, 4 or 5, but got {severity!r}")
+    datasets.own_file("cifar10_c")
     if corruption == GENERATED:
         clean = datasets.read_part("cifar10", "test")
         return _add_gaussian_noise(clean.x, severity), clean.y.copy()

@@ -6,11 +6,11 @@ into one form and checked here; ``gence.data`` cuts splits out of them.
 
 from __future__ import annotations
 
-import os
+import hashlib
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from gence._files import replace_file
+from gence._files import data_folder, file_digest, replace_file
 
 __all__ = [
     "INFO",
@@ -31,15 +31,19 @@ __all__ = [
     "DatasetInfo",
     "Part",
     "checked",
+    "content",
     "data_folder",
     "fetch",
+    "how_to_bring",
     "images_to_npz",
     "not_found",
+    "own_file",
     "pack",
     "read_part",
 ]
 
 DIAGNOSES = ("CN", "MCI", "AD")
+KEYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 
 
 # --- what is known about a data set -----------------------------------------------------------------------------------
@@ -99,16 +103,6 @@ class DatasetInfo:
         return self.n_test > 0
 
 
-def data_folder() -> Path:
-    """Return the folder of the data files: ``GENCE_DATA``, or ``data`` in the current folder.
-
-    Example:
-        >>> data_folder().is_absolute()
-        True
-    """
-    return Path(os.environ.get("GENCE_DATA") or "data").expanduser().resolve()
-
-
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -142,16 +136,78 @@ def read_part(name: str, part: str) -> Part:
     """
     if name in INFO and name not in READERS:
         raise ValueError(f"{name!r} cannot be read like this. {INFO[name].note}")
+    file = own_file(name)
+    return _cached(name, part, data_folder(), file, file and file_digest(file))
+
+
+def own_file(name: str) -> Path | None:
+    """Return the user's own file that stands for a data set: ``NAME.npz``, or the table of av1451; None without one.
+
+    Raises:
+        ValueError: a file ``NAME.npz`` that could not be used, because the data set is built in and has no test set.
+        FileNotFoundError: no such file for a name that is not built in.
+
+    Example:
+        >>> own_file("digits") is None
+        True
+    """
     root = data_folder()
-    replaceable = name not in INFO or INFO[name].official_test
-    file = root / (f"{name}.npz" if replaceable else "av1451.csv")
-    stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
-    return _cached(name, part, root, file if replaceable and stamp else None, stamp)
+    npz = root / f"{name}.npz"
+    info = INFO.get(name)
+    if info is None:
+        if not npz.exists():
+            raise FileNotFoundError(f"{npz} is not there. {how_to_bring(name)}")
+        return npz
+    if npz.exists() and (name not in READERS or not info.official_test):
+        raise ValueError(
+            f"{npz} would not be used: {name!r} is the name of a built-in data set ({info.title}). Give your own data "
+            f"a name of its own, for example my_{name}.npz, or remove the file."
+        )
+    own = root / "av1451.csv" if name == "av1451" else npz
+    return own if own.exists() else None
+
+
+def content(name: str) -> str | None:
+    """Return a digest of the user's own file that stands for a data set; None for published data.
+
+    A file that :func:`pack` wrote, and nobody changed, holds the published data.
+
+    Raises:
+        ValueError: as :func:`own_file`.
+        FileNotFoundError: as :func:`own_file`.
+
+    Example:
+        >>> content("digits") is None
+        True
+    """
+    file = own_file(name)
+    if file is None:
+        return None
+    digest = file_digest(file)
+    return None if name in READERS and file.suffix == ".npz" and _is_packed(file, digest) else digest
+
+
+@lru_cache(maxsize=16)
+def _is_packed(path: Path, digest: str) -> bool:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "packed" in file and str(file["packed"]) == _sum_of({key: file[key] for key in KEYS})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False  # reading it will say what is wrong
+
+
+def _sum_of(arrays: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for key, values in sorted(arrays.items()):
+        array = np.asarray(values)
+        digest.update(f"{key} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4)
-def _cached(name: str, part: str, root: Path, npz: Path | None, stamp: tuple[int, int] | None) -> Part:
-    where = str(npz or root / " and ".join(INFO[name].files))
+def _cached(name: str, part: str, root: Path, own: Path | None, digest: str | None) -> Part:
+    npz = own if own is not None and own.suffix == ".npz" else None
+    where = str(own or root / " and ".join(INFO[name].files))
     raw = _read_npz(npz, part) if npz else READERS[name](root, part)
     found = checked(raw, where, part)
     info = INFO.get(name)
@@ -180,7 +236,7 @@ def checked(raw: Part, where: str, part: str) -> Part:
         >>> checked(Part(np.zeros((2, 8, 8), dtype=np.uint8), [0, 1], ("a", "b")), "a file", "test").x.shape
         (2, 1, 8, 8)
     """
-    x, y, n_classes = np.asarray(raw.x), np.asarray(raw.y), len(raw.class_names)
+    x, n_classes = np.asarray(raw.x), len(raw.class_names)
     if x.dtype == np.uint8 and x.ndim in (3, 4):
         x = _channels_first(x, f"{where}: x_{part}")
     elif x.ndim == 2 and x.dtype.kind in "fiu" and x.size:
@@ -190,18 +246,21 @@ def checked(raw: Part, where: str, part: str) -> Part:
     else:
         raise ValueError(
             f"{where}: x_{part} has type {x.dtype} and shape {x.shape}, but must hold uint8 images (0..255) of shape "
-            "(n, H, W), (n, H, W, C) or (n, C, H, W), or numbers of shape (n, D)"
+            f"(n, H, W), (n, H, W, C) or (n, C, H, W), or numbers of shape (n, D).{_mend_samples(x)}"
         )
-    if y.ndim != 1 or y.dtype.kind not in "iu" or len(y) != len(x) or not len(y):
+    y = _whole_numbers(np.asarray(raw.y), f"{where}: y_{part}")
+    if len(y) != len(x) or not len(y):
         raise ValueError(
-            f"{where}: y_{part} has type {y.dtype} and shape {y.shape}, but must hold one whole number for each of the "
-            f"{len(x)} samples of x_{part}, and there must be samples"
+            f"{where}: y_{part} has {len(y)} labels, but must hold one whole number for each of the {len(x)} samples "
+            f"of x_{part}, and there must be samples"
         )
-    y = y.astype(np.int64)
-    if y.min() < 0 or y.max() >= n_classes or n_classes < 2:
+    if n_classes < 2:
+        raise ValueError(f"{where}: class_names names {n_classes} class, but at least 2 are needed")
+    if y.min() < 0 or y.max() >= n_classes:
+        mend = f" Labels start at 1 here: save y_{part} - 1." if (y.min(), y.max()) == (1, n_classes) else ""
         raise ValueError(
-            f"{where}: y_{part} has labels {y.min()}..{y.max()}, but must lie in 0..{n_classes - 1}: it has "
-            f"{n_classes} classes, of at least 2"
+            f"{where}: y_{part} has labels {y.min()}..{y.max()}, but must lie in 0..{n_classes - 1}: there are "
+            f"{n_classes} classes, {', '.join(map(repr, raw.class_names[:10]))}.{mend}"
         )
     if part == "train" and (rare := np.flatnonzero(np.bincount(y, minlength=n_classes) < 2)).size:
         names = ", ".join(f"{raw.class_names[k]!r} (label {k})" for k in rare[:10])
@@ -250,27 +309,144 @@ def _pixel_statistics(x: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[fl
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def _mend_samples(x: NDArray) -> str:
+    """How to make samples of them, where that is plain."""
+    if x.dtype.kind in "OUS":
+        return " Save numbers, for example with x.astype(float)."
+    if x.ndim in (3, 4) and x.dtype.kind == "f" and x.size and x.min() >= 0 and x.max() <= 1:
+        return " Pixels in [0, 1] become bytes with (255 * x).round().astype(np.uint8)."
+    if x.ndim in (3, 4) and x.dtype.kind in "iuf" and x.size and x.min() >= 0 and x.max() <= 255:
+        return " Pixels in 0..255 become bytes with x.astype(np.uint8)."
+    return " A single feature is a column: x[:, None]." if x.ndim == 1 and x.dtype.kind in "iuf" else ""
+
+
+def _whole_numbers(y: NDArray, where: str) -> NDArray[np.int64]:
+    """Labels as integers, or what they are instead, and how to make labels of them."""
+    name = where.rsplit(" ", 1)[-1]
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise ValueError(f"{where} has shape {y.shape}, a column, but labels have shape (n,): save {name}.ravel()")
+    if y.ndim == 2 and y.dtype.kind in "iufb" and y.size and np.allclose(y.sum(1), 1) and y.min() >= 0:
+        kind = "one-hot" if (y.max(1) == 1).all() else "class probabilities"
+        raise ValueError(f"{where} is {kind}, of shape {y.shape}; labels have shape (n,): save {name}.argmax(1)")
+    if y.ndim != 1:
+        raise ValueError(f"{where} has type {y.dtype} and shape {y.shape}, but labels are whole numbers of shape (n,)")
+    if y.dtype.kind in "US":
+        some = ", ".join(repr(str(word)) for word in np.unique(y)[:3])
+        raise ValueError(
+            f"{where} holds text ({some}, ...), but labels are whole numbers 0..K-1. Number them, with the same "
+            f"numbers in both parts, and save the text too: class_names, y_train = np.unique(y_train, "
+            f"return_inverse=True); y_test = np.searchsorted(class_names, y_test)"
+        )
+    if y.dtype.kind == "f" and (broken := y[y != np.floor(y)]).size:
+        raise ValueError(f"{where} holds {broken[0]:g}, but labels are whole numbers 0..K-1, one for each sample")
+    if y.dtype.kind in "fb":
+        some = ", ".join(str(label) for label in np.unique(y)[:3])
+        raise ValueError(
+            f"{where} has type {y.dtype} ({some}, ...), but labels are whole numbers: save {name}.astype(np.int64)"
+        )
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"{where} has type {y.dtype} and shape {y.shape}, but labels are whole numbers of shape (n,)")
+    return y.astype(np.int64)
+
+
 def _read_npz(path: Path, part: str) -> Part:
-    wanted = (f"x_{part}", f"y_{part}", "y_train")
+    if (is_instead := _what_is(path)) is not None:
+        raise ValueError(
+            f"{path} is no .npz file: {is_instead}. Read it with its own library, for example pandas, and write "
+            "x_train, y_train, x_test and y_test with numpy.savez."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in (*wanted, "class_names") if key in file}
-    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged, or no .npz file of plain arrays: {error}") from error
-    if missing := [key for key in wanted if key not in arrays]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it must hold x_train, y_train, x_test and y_test")
-    if "class_names" in arrays:
-        names = tuple(str(name) for name in np.atleast_1d(arrays["class_names"]))
-    else:
-        names = _numbered(arrays["y_train"], str(path))
+            if missing := [key for key in KEYS[:4] if key not in file]:
+                raise ValueError(
+                    f"{path} lacks {', '.join(missing)}: it holds {', '.join(file.files) or 'nothing'}, and must hold "
+                    "x_train, y_train, x_test and y_test"
+                )
+            wanted = dict.fromkeys((f"x_{part}", f"y_{part}", "y_train", "class_names"))
+            arrays = {key: _plain_array(file, key, path) for key in wanted if key in file}
+    except (OSError, TypeError, EOFError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged, or no .npz file of plain arrays: {error}. Write it again.") from error
+    names = _names(arrays["class_names"], path) if "class_names" in arrays else _numbered(arrays["y_train"], str(path))
     return Part(arrays[f"x_{part}"], arrays[f"y_{part}"], names)
 
 
-def _numbered(y: NDArray, where: str) -> tuple[str, ...]:
+def _plain_array(file: Any, key: str, path: Path) -> NDArray:
+    try:
+        return file[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise ValueError(f"{path} is damaged, or no .npz file of plain arrays: {error}. Write it again.") from error
+        as_plain = "np.array(class_names, dtype=str)" if key == "class_names" else f"{key}.astype(np.int64)"
+        raise ValueError(
+            f"{path}: {key} is an array of Python objects, not a plain array. Such arrays are pickled and never "
+            f"opened here, because they could run code. Save it as {as_plain}."
+        ) from None
+
+
+def _what_is(path: Path) -> str | None:
+    """What a file is that is no zip archive; None for one that starts like an archive."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(40)
+    except IsADirectoryError:
+        return "it is a folder"
+    except PermissionError:
+        return "it may not be read (no permission)"
+    if start.startswith(b"PK"):
+        return None
+    for magic, what in ((b"\x93NUMPY", "a single array (.npy)"), (b"\x89HDF", "HDF5"), (b"\x80", "a pickle")):
+        if start.startswith(magic):
+            return f"it is {what}"
+    if start and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in start):
+        return f"it is text that starts with {start.splitlines()[0].decode()!r}"
+    return "it is damaged" if start else "it is empty"
+
+
+def _names(found: NDArray, path: Path) -> tuple[str, ...]:
+    flat = np.atleast_1d(found)
+    names = tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in flat.tolist())
+    if flat.ndim != 1 or len(set(names)) < len(names):
+        raise ValueError(
+            f"{path}: class_names must hold K different names in one row, but has shape {flat.shape} and holds "
+            f"{', '.join(map(repr, names[:10]))}"
+        )
+    return names
+
+
+def _numbered(y: NDArray, path: str) -> tuple[str, ...]:
     """Names for classes that have none: their numbers."""
-    if y.dtype.kind not in "iu" or y.max(initial=0) >= max(len(y), 1):
-        raise ValueError(f"{where}: y_train must hold whole numbers 0..K-1, of all K classes, for {len(y)} samples")
-    return tuple(str(k) for k in range(int(y.max(initial=0)) + 1))
+    found = np.unique(_whole_numbers(y, f"{path}: y_train"))
+    if len(found) < 2:
+        one = f"a single class (label {found[0]})" if len(found) else "no labels"
+        raise ValueError(f"{path}: y_train has {one}, but at least 2 classes are needed")
+    if not np.array_equal(found, np.arange(len(found))):
+        if np.array_equal(found, np.arange(1, len(found) + 1)):
+            mend = f"labels start at 1 (1..{len(found)}): save y_train - 1 and y_test - 1"
+        else:
+            shown = ", ".join(map(str, found[:10])) + (", ..." if len(found) > 10 else "")
+            mend = (
+                f"the labels are {shown}. Number them anew, with the same numbers in both parts: labels, y_train = "
+                "np.unique(y_train, return_inverse=True); y_test = np.searchsorted(labels, y_test)"
+            )
+        raise ValueError(f"{path}: y_train must hold whole numbers 0..K-1, of all K classes, but {mend}")
+    return tuple(str(k) for k in found)
+
+
+def how_to_bring(name: str) -> str:
+    """Say how the user's own data become a data set of a name.
+
+    Example:
+        >>> how_to_bring("mine").startswith("To bring your own data, write mine.npz ")
+        True
+    """
+    root = data_folder()
+    where = f"{root}, the folder that GENCE_DATA names" + ("" if root.is_dir() else " (there is no such folder yet)")
+    others = sorted(path.name for path in root.glob("*") if path.stem == name and path.suffix != ".npz")
+    instead = f" {others[0]} is there, but only .npz files are read." if others else ""
+    return (
+        f"To bring your own data, write {name}.npz with the arrays x_train, y_train, x_test, y_test (and class_names) "
+        f"into {where}.{instead} For folders of images: python -m gence.data FOLDER {root / name}.npz"
+    )
 
 
 def _digits(root: Path, part: str) -> Part:
@@ -456,7 +632,8 @@ def pack(name: str) -> Path:
         name: a data set with an official test set, whose files are in the data folder.
 
     Returns:
-        The path of the file. From now on it stands for the data set.
+        The path of the file. From now on it stands for the data set, and for the same data: a run on it has the same
+        identity as one on the published files, as long as nobody changes the file.
 
     Raises:
         ValueError: another data set; the file is there already.
@@ -474,7 +651,8 @@ def pack(name: str) -> Path:
     if path.exists():
         raise ValueError(f"{path} is there already; remove it to make it again")
     train, test = read_part(name, "train"), read_part(name, "test")
-    _write_npz(path, x_train=train.x, y_train=train.y, x_test=test.x, y_test=test.y, class_names=train.class_names)
+    arrays = dict(zip(KEYS, (train.x, train.y, test.x, test.y, np.array(train.class_names)), strict=True))
+    _write_npz(path, **arrays, packed=_sum_of(arrays))
     return path
 
 

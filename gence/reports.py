@@ -225,16 +225,17 @@ def _evaluate(probs: np.ndarray, labels: np.ndarray, n_bins: int | None) -> dict
     }
 
 
-def calibrated_columns(dataset: str, model: str) -> list[str]:
+def calibrated_columns(dataset: str, model: str, ats_bins: int = PAPER_ATS_BINS) -> list[str]:
     """Name the columns that :func:`calibrated` adds to a record.
 
     Calibration errors have 20 bins here, as in the paper. ``raw_*`` is before any calibration, ``ts_*`` after one
     temperature, ``ats_*`` after adaptive temperature scaling with 15 bins; ``ats5_*`` and so on, with another number
-    of bins, belong to the network of the paper's Table 10 only.
+    of bins, belong to the network of the paper's Table 10, or to whoever asks for that number.
 
     Args:
         dataset: of the run.
         model: of the run.
+        ats_bins: of adaptive temperature scaling.
 
     Example:
         >>> calibrated_columns("digits", "mlp")[:5]
@@ -242,14 +243,15 @@ def calibrated_columns(dataset: str, model: str) -> list[str]:
         >>> calibrated_columns("cifar10", "resnet50")[-3:]
         ['ats25_ece', 'ats25_adaece', 'ats25_classwise_ece']
     """
-    return [f"{name}_{metric}" for name in _calibrators(dataset, model) for metric in _measured_after(name)]
+    return [f"{name}_{metric}" for name in _calibrators(dataset, model, ats_bins) for metric in _measured_after(name)]
 
 
-def calibrated(records: pd.DataFrame) -> pd.DataFrame:
+def calibrated(records: pd.DataFrame, ats_bins: int = PAPER_ATS_BINS) -> pd.DataFrame:
     """Calibrate the trained networks of one run as the paper does, and measure them with its number of bins.
 
     Args:
         records: of :func:`gence.runs.read_records`, of one data set and one network; the logits lie beside them.
+        ats_bins: of adaptive temperature scaling, at most the number of validation samples.
 
     Returns:
         One row for each record: ``identity``, ``seed``, ``checkpoint`` and the :func:`calibrated_columns`.
@@ -269,7 +271,7 @@ def calibrated(records: pd.DataFrame) -> pd.DataFrame:
     if len(settings) != 1:
         raise ValueError(f"records of one data set and network are needed, but got {sorted(settings)}")
     ((dataset, model),) = settings
-    made = _calibrators(dataset, model)
+    made = _calibrators(dataset, model, ats_bins)
     after = recalibrate(records, made, n_bins=PAPER_BINS)
     key = ["identity", "seed", "checkpoint"]
     found = after[key].drop_duplicates().set_index(key)
@@ -280,9 +282,9 @@ def calibrated(records: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def _calibrators(dataset: str, model: str) -> dict[str, Callable[[], calibration.Calibrator]]:
+def _calibrators(dataset: str, model: str, ats_bins: int) -> dict[str, Callable[[], calibration.Calibrator]]:
     """What is fitted to a trained network, by the start of its columns."""
-    all_bins = (PAPER_ATS_BINS, *_other_ats_bins(dataset, model))
+    all_bins = (ats_bins, *_other_ats_bins(dataset, model))
     made = {"raw": calibration.Uncalibrated, "ts": calibration.TemperatureScaling}
     return made | {_ats(bins): partial(calibration.AdaptiveTemperatureScaling, n_bins=bins) for bins in all_bins}
 

@@ -10,17 +10,21 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import inspect
 import itertools
 import json
+import math
 import os
 import platform
 import re
 import subprocess
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -29,10 +33,20 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gence import data, losses, metrics, models, recipes, training
-from gence._files import replace_file
+from gence._files import expanded, replace_file
+from gence._records import DAMAGED, RECORD_SCHEMA, flaw, read_record
 from gence._words import nearest
 
 __all__ = [
@@ -48,7 +62,6 @@ __all__ = [
 
 # Counts up when a change of the code changes results for the same parameters; old records are then left alone.
 ALGORITHM = 3
-RECORD_SCHEMA = 3
 TIERS = ("smoke", "laptop", "full")
 SMOKE_SEEDS, SMOKE_EPOCHS = 2, 3
 # Settings of the recipe that are parameters of their own.
@@ -60,6 +73,14 @@ CHARACTERS = ("digits", "mnist", "emnist_letters", "svhn")
 # Parameters that say where and how wide to run, not what: they do not enter the identity of a single seed's record.
 NOT_IDENTITY = ("seeds", "device", "out")
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
+# Parameters that are numbers or nothing, and those that are numbers.
+OPTIONAL = ("n_per_class", "fraction", "batch_size", "epochs", "lr", "weight_decay")
+NUMBERS = (*OPTIONAL, "rho", "label_noise")
+# What a command line or a YAML file has for nothing.
+EMPTY = ("", "none", "null")
+MOST_SEEDS, LARGEST_SEED = 10_000, 2**32 - 1
+# Words for a device that torch does not know.
+DEVICE_WORDS = {"gpu": "cuda", "nvidia": "cuda", "processor": "cpu"}
 
 
 class ParameterError(ValueError):
@@ -123,20 +144,30 @@ class Parameters(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _read_seeds(cls, value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, int) and not isinstance(value, bool):
-            if value < 1:
-                raise ValueError("must be at least 1 seed; nearest valid: 1")
+            if not 1 <= value <= MOST_SEEDS:
+                raise ValueError(
+                    f"a number of seeds lies in 1..{MOST_SEEDS:,}; nearest valid: {max(1, MOST_SEEDS * (value > 0))}"
+                )
             return tuple(range(value))
         if isinstance(value, str):
             return _seeds_from_text(value)
-        return value
+        if not isinstance(value, list | tuple | range) or any(type(seed) is not int for seed in value):
+            raise ValueError(_SEEDS_TEXT)
+        return tuple(value)
 
     @field_validator("seeds")
     @classmethod
     def _check_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or min(value) < 0 or len(set(value)) < len(value):
-            raise ValueError("must be one or more different integers >= 0, for example 20, [0, 1, 2] or '0-4,9'")
+        if not value or min(value) < 0 or max(value) > LARGEST_SEED or len(set(value)) < len(value):
+            raise ValueError(
+                f"must be one or more different integers in 0..{LARGEST_SEED}, for example 20, [0, 1, 2] or '0-4,9'"
+            )
         return value
+
+
+_SEEDS_TEXT = "must be a number of seeds, a list, or text such as '0-4,9'"
 
 
 class RunParameters(Parameters):
@@ -157,12 +188,15 @@ class RunParameters(Parameters):
         epochs: passes over the training set.
         lr: the largest learning rate.
         weight_decay: L2 penalty.
-        foreign: image data sets on whose test images the trained network is scored too, for out-of-distribution
+        foreign: other image data sets on whose test images the trained network is scored too, for out-of-distribution
             detection; ``"cifar10_c:fog:5"`` names a corruption and its severity.
         seeds: as in :class:`Parameters`.
         tier: as in :class:`Parameters`.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        out: folder of the records; empty takes the environment variable ``GENCE_RUNS``, or ``runs``.
+        out: folder of the records; empty takes the environment variable ``GENCE_RUNS``, or ``runs``. ``~`` is the home
+            folder.
+
+    What may be empty can be given as None, ``""``, ``"none"`` or ``"null"``, and a number as its text, ``"1e-1"``.
 
     Raises:
         ParameterError: from ``of`` and ``from_notebook``.
@@ -178,33 +212,69 @@ class RunParameters(Parameters):
     loss_options: dict[str, Any] = Field(default_factory=dict)
     n_per_class: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
-    rho: float = Field(default=1.0, ge=1)
+    rho: float = Field(default=1.0, ge=1, allow_inf_nan=False)
     label_noise: float = Field(default=0.0, ge=0, lt=1)
     recipe: str = "laptop"
     recipe_options: dict[str, Any] = Field(default_factory=dict)
     batch_size: int | Literal["full"] | None = None
     epochs: int | None = Field(default=None, ge=1)
-    lr: float | None = Field(default=None, gt=0)
-    weight_decay: float | None = Field(default=None, ge=0)
+    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     foreign: tuple[str, ...] = ()
     device: str = "cpu"
     out: str = ""
+    # The digests of the user's own files that this run reads, by the name of the data set: found once, here, so that
+    # the run keeps its name even if a file is replaced while it trains.
+    _content: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator(*NUMBERS, mode="before")
+    @classmethod
+    def _read_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if _is_empty(value):
+            if info.field_name in OPTIONAL:
+                return None
+            raise ValueError("it cannot be empty")
+        return _number(value)
+
+    @field_validator("out", mode="before")
+    @classmethod
+    def _read_out(cls, value: Any) -> Any:
+        if _is_empty(value):
+            return ""
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("out")
+    @classmethod
+    def _check_out(cls, value: str) -> str:
+        expanded(value, "out")
+        return value
 
     @field_validator("foreign", mode="before")
     @classmethod
     def _read_names(cls, value: Any) -> Any:
-        return tuple(filter(None, re.split(r"[\s,]+", value))) if isinstance(value, str) else value
+        if _is_empty(value):
+            return ()
+        names = _names_from_text(value) if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError("names of image data sets are needed")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"it holds {', '.join(twice)} more than once")
+        return tuple(names)
 
     @field_validator("loss_options", "recipe_options", mode="before")
     @classmethod
     def _read_options(cls, value: Any) -> Any:
+        if _is_empty(value):
+            return {}
         if isinstance(value, str):  # papermill's command line passes a dictionary as text
             try:
-                return json.loads(value or "{}")
+                value = json.loads(value, object_pairs_hook=_without_repetition)
             except json.JSONDecodeError as error:
                 example = '{"strength": 0.5}'
                 raise ValueError(f"must be a dictionary or its JSON text, for example {example}: {error}") from None
-        return value
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise ValueError("must be a dictionary of names and values, or its JSON text")
+        return {name: _option_value(name, option) for name, option in value.items()}
 
     @field_validator("batch_size")
     @classmethod
@@ -216,8 +286,9 @@ class RunParameters(Parameters):
     @field_validator("device")
     @classmethod
     def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
-            raise ValueError(f"must be 'cpu', 'cuda' or 'cuda:N'{_nearest(value, ['cpu', 'cuda'])}")
+        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", value):
+            word = DEVICE_WORDS.get(value.strip().casefold(), value)
+            raise ValueError(f"must be 'cpu', 'cuda' or 'cuda:N'{_nearest(word, ['cpu', 'cuda'])}")
         return value
 
     @model_validator(mode="after")
@@ -230,8 +301,9 @@ class RunParameters(Parameters):
             *(("foreign", name, data.dataset_names()) for name in self.foreign if ":" not in name),
         ):
             if value not in known:
+                bring = f" {data.how_to_bring(value)}" if name in ("dataset", "foreign") else ""
                 raise ValueError(
-                    f"{name} = {value!r} is not allowed{_nearest(value, known)}. Allowed: {', '.join(known)}."
+                    f"{name} = {value!r} is not allowed{_nearest(value, known)}. Allowed: {', '.join(known)}.{bring}"
                 )
         if self.n_per_class is not None and self.fraction is not None:
             raise ValueError(
@@ -242,15 +314,53 @@ class RunParameters(Parameters):
                 f"n_per_class = {self.n_per_class} is not allowed: {self.dataset!r} has {capacity} training samples "
                 f"for every class. Allowed: 1..{capacity}, or None for all; nearest valid: {capacity}."
             )
-        self.make_recipe()
+        self._check_recipe()
         self._check_foreign()
+        self._check_model()
+        self._check_loss()
+        self._content = _own_content(self)
+        return self
+
+    def _check_recipe(self) -> None:
+        defaults = {setting.name: setting.default for setting in fields(recipes.Recipe)}
+        own = {name: value for name, value in self.recipe_options.items() if name not in RECIPE_SETTINGS}
+        _check_kinds("recipe_options", own, defaults)
         try:
-            probe = self.make_loss(class_counts=[1.0, 1.0, 1.0])(torch.zeros(2, 3), torch.tensor([0, 1]))
+            recipe = self.make_recipe()
+        except TypeError as error:
+            raise ValueError(f"recipe_options = {self.recipe_options} is not allowed: {error}") from None
+        if recipe.augment != "none" and not self._on_images:
+            raise ValueError(
+                f"recipe_options = {self.recipe_options} is not allowed: augment = {recipe.augment!r} needs images, "
+                f"and {self.dataset!r} has features. Use augment = 'none'."
+            )
+
+    def _check_model(self) -> None:
+        info = data.dataset_info(self.dataset)
+        try:
+            _fits(self.model, info.shape, info.n_classes)
+        except ValueError as error:
+            raise ValueError(
+                f"model = {self.model!r} is not allowed with dataset = {self.dataset!r}: {error}"
+            ) from None
+
+    def _check_loss(self) -> None:
+        n_classes = data.dataset_info(self.dataset).n_classes
+        try:
+            _check_kinds("loss_options", self.loss_options, _defaults_of_loss(self.loss))
+            for name in ("weight", "class_counts"):
+                given = self.loss_options.get(name)
+                if given is not None and not (_same_kind(given, ()) and len(given) == n_classes):
+                    raise ValueError(
+                        f"{name} must be a list of {n_classes} numbers, one for each class of {self.dataset!r}, but is "
+                        f"{given!r}"
+                    )
+            loss = self.make_loss(class_counts=[1.0] * n_classes)
+            probe = loss(torch.zeros(2, n_classes, dtype=self._dtype), torch.tensor([0, 1]))
             if probe.dim() > 0:
                 raise ValueError("training needs a loss that returns one number; use reduction='mean' or 'sum'")
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:
             raise ValueError(f"loss_options = {self.loss_options} is not allowed: {error}") from None
-        return self
 
     def _check_foreign(self) -> None:
         for name in self.foreign:
@@ -259,8 +369,26 @@ class RunParameters(Parameters):
                     f"foreign = {name!r} is not allowed: write cifar10_c:CORRUPTION:SEVERITY with a severity of 1 to 5 "
                     f"and one of the corruptions {', '.join(data.CORRUPTIONS)}."
                 )
-        if self.foreign and len(data.dataset_info(self.dataset).shape) == 1:
+        if self.foreign and not self._on_images:
             raise ValueError(f"foreign = {self.foreign} is not allowed: {self.dataset!r} is no data set of images")
+        for name in self.foreign:
+            if name == self.dataset:
+                raise ValueError(f"foreign = {name!r} is not allowed: it is the data set itself. Name another one.")
+            if ":" not in name and len(data.dataset_info(name).shape) != 3:
+                raise ValueError(
+                    f"foreign = {name!r} is not allowed: it is no data set of images. Those are: "
+                    f"{', '.join(data.image_names())}, and your own."
+                )
+
+    @property
+    def _on_images(self) -> bool:
+        return len(data.dataset_info(self.dataset).shape) == 3
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The dtype of the logits, which the weights of a loss must share."""
+        precision = self.make_recipe().precision or ("float32" if self._on_images else "float64")
+        return torch.float64 if precision == "float64" else torch.float32
 
     def _smoke(self) -> dict[str, Any]:
         return super()._smoke() | {"epochs": min(self.make_recipe().epochs, SMOKE_EPOCHS)}
@@ -268,8 +396,10 @@ class RunParameters(Parameters):
     def make_loss(self, class_counts: Sequence[float]):
         """Build the loss module; a loss that needs the class counts of the training set gets them."""
         known = losses.REGISTRY[self.loss].options
-        counts = {"class_counts": class_counts} if "class_counts" in known else {}
-        return losses.make_loss(self.loss, **(counts | self.loss_options))
+        options = ({"class_counts": class_counts} if "class_counts" in known else {}) | self.loss_options
+        if isinstance(options.get("weight"), list):
+            options["weight"] = torch.tensor(options["weight"], dtype=self._dtype)
+        return losses.make_loss(self.loss, **options)
 
     def make_recipe(self) -> recipes.Recipe:
         """Return the training recipe: the named one, with what is set here in place of its own."""
@@ -288,6 +418,8 @@ class RunParameters(Parameters):
         recipe = run.make_recipe()  # whole, so that a recipe that is changed one day gives another identity
         decides = run.model_dump(exclude={*NOT_IDENTITY, *RECIPE_SETTINGS, "recipe", "recipe_options"})
         decides |= {"recipe": asdict(recipe), "algorithm": ALGORITHM}
+        if self._content:  # published data are known by their names
+            decides["content"] = self._content
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
         size = f"n{run.n_per_class}" if run.n_per_class else f"f{run.fraction:g}" if run.fraction else "nall"
         return f"{run.dataset}-{run.model}-{run.loss}-{size}-rho{run.rho:g}-b{recipe.batch_size}-{digest}"
@@ -295,7 +427,8 @@ class RunParameters(Parameters):
     @property
     def folder(self) -> Path:
         """Where the records of this run go: ``<out>/<identity>``."""
-        return Path(self.out or os.environ.get("GENCE_RUNS") or "runs") / self.identity
+        name = "out" if self.out else "GENCE_RUNS"
+        return expanded(self.out or os.environ.get("GENCE_RUNS") or "runs", name) / self.identity
 
     @property
     def seeds_text(self) -> str:
@@ -307,8 +440,13 @@ class RunParameters(Parameters):
     @property
     def trains_together(self) -> bool:
         """Whether all seeds train in one stack: small networks of features, with a loss that keeps no state."""
-        image = len(data.dataset_info(self.dataset).shape) > 1
-        return self.model in STACKED and not image and losses.REGISTRY[self.loss].adapts != "update"
+        recipe = self.make_recipe()
+        plain = recipe.precision != "bfloat16" and not recipe.compile
+        return self.model in STACKED and not self._on_images and plain and losses.REGISTRY[self.loss].adapts != "update"
+
+    def flaw(self, seed: int) -> str | None:
+        """Say why a seed has no record; None where it has one, and an empty text where there is no file."""
+        return flaw(self.record_path(seed), self.identity, seed)
 
     def record_path(self, seed: int) -> Path:
         """Where the record of one seed goes; its logits lie beside it, in an .npz file of the same name."""
@@ -320,10 +458,11 @@ class RunParameters(Parameters):
 
 
 def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
-    """Train all seeds of a run that have no record yet, and write one record for each.
+    """Train all seeds of a run that have no whole record yet, and write one record for each.
 
     Small networks train together, larger ones one after the other, each from its checkpoint if it was interrupted. Two
-    processes that execute the same run wait for each other, so no seed is trained twice.
+    processes that execute the same run wait for each other, so no seed is trained twice. A record that is damaged is
+    kept beside the new one, as ``seed0000.json.damaged``.
 
     Args:
         parameters: the run.
@@ -333,7 +472,9 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
         The paths of all records of the run, in the order of the seeds.
 
     Raises:
-        ParameterError: a GPU is asked for where there is none.
+        ParameterError: a GPU is asked for where there is none; data that were replaced meanwhile.
+        FileNotFoundError: the data set, or a foreign one, is not in the data folder. Before any training.
+        ValueError: data that are damaged. Before any training.
         FloatingPointError: the loss of a seed became NaN or infinite.
         OSError: the folder cannot be written.
 
@@ -349,10 +490,26 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
         with contextlib.ExitStack() as held:
             for seed in together:  # in order, so that nobody waits in a circle; the system frees the locks of the dead
                 held.enter_context(FileLock(run.folder / f".seed{seed:04d}.lock"))
-            missing = [seed for seed in together if not run.record_path(seed).exists()]
+            missing = [seed for seed in together if not _has_record(run, seed)]
             if missing:
+                _check_foreign_data(run)
                 _train_and_record(run, missing, progress)
     return [run.record_path(seed) for seed in run.seeds]
+
+
+def _has_record(run: RunParameters, seed: int) -> bool:
+    """Whether a seed has a whole record; a damaged one is put aside."""
+    reason, path = run.flaw(seed), run.record_path(seed)
+    if reason:
+        os.replace(path, path.with_name(path.name + DAMAGED))
+        warnings.warn(f"training again: {reason}", stacklevel=3)
+    return reason is None
+
+
+def _check_foreign_data(run: RunParameters) -> None:
+    """Read the foreign images once, so that what is absent or damaged is said before the training and not after it."""
+    for name in run.foreign:
+        _foreign_images(name, None)
 
 
 def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> None:
@@ -360,9 +517,14 @@ def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> N
     start = time.perf_counter()
     regime = {name: getattr(run, name) for name in ("n_per_class", "rho", "fraction", "label_noise")}
     splits = [data.load_splits(run.dataset, seed, **regime) for seed in seeds]
+    if _own_content(run) != run._content:
+        raise ParameterError(
+            f"the files of {', '.join(run._content)} were replaced since this run began: start it again"
+        )
     nets = [_network(run, split, seed) for split, seed in zip(splits, seeds, strict=True)]
     loss, recipe = run.make_loss(splits[0].class_counts.tolist()), run.make_recipe()
-    options = {"device": run.device, "progress": progress, "label": run.identity}
+    part = run.model_copy(update={"seeds": tuple(seeds)}).seeds_text
+    options = {"device": run.device, "progress": progress, "label": f"{run.identity}, seeds {part} of {run.seeds_text}"}
     foreign: dict[str, Any] = {}
     if run.trains_together:
         outcomes = training.train_many(nets, splits, loss, recipe, seeds, **options)
@@ -372,7 +534,7 @@ def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> N
         outcomes = [training.train(nets[0], splits[0], loss, recipe, seeds[0], checkpoint=kept, **options)]
         foreign = _score_foreign(run, nets[0], splits[0], outcomes[0], kept)
     origin = provenance(run.device) | {"tier": run.tier, "duration_s": round(time.perf_counter() - start, 3)}
-    origin["seeds_trained_together"] = len(seeds)
+    origin |= {"seeds_trained_together": len(seeds), "own_data": run._content}
     for seed, split, outcome in zip(seeds, splits, outcomes, strict=True):
         training.save_outcome(outcome, split, run.record_path(seed).with_suffix(".npz"))
         record = _record(run, seed, split, outcome) | {"foreign": foreign, "provenance": origin}
@@ -422,7 +584,7 @@ def _score_foreign(
     return found
 
 
-def _foreign_images(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _foreign_images(name: str, shape: tuple[int, ...] | None) -> np.ndarray:
     base, *how = name.split(":")
     return data.cifar10_c(how[0], int(how[1]))[0] if how else data.load_test_images(base, shape)
 
@@ -431,6 +593,55 @@ def _network(run: RunParameters, split: data.Splits, seed: int) -> torch.nn.Modu
     """Small models of features run in float64, so that runs agree to many digits; images in float32."""
     dtype = torch.float32 if split.is_image else torch.float64
     return models.make_model(run.model, split.input_shape, len(split.class_names), seed, dtype=dtype)
+
+
+@lru_cache
+def _fits(model: str, shape: tuple[int, ...], n_classes: int) -> None:
+    """Refuse a network that cannot take these samples: built from shapes alone, without weights."""
+    models.make_model(model, shape, n_classes, 0, torch.float32, device="meta")
+
+
+def _own_content(run: RunParameters) -> dict[str, str]:
+    """The digests of the user's own files that a run reads, by the name of the data set."""
+    generated = any(data.GENERATED in name for name in run.foreign)
+    names = {run.dataset, *(name for name in run.foreign if ":" not in name), *(["cifar10"] if generated else [])}
+    found = {name: data.content(name) for name in sorted(names)}
+    own = {name: digest for name, digest in found.items() if digest is not None}
+    for name in run.foreign:
+        if name in own and own[name] == own.get(run.dataset):
+            raise ValueError(f"foreign = {name!r} is not allowed: its file is a copy of that of {run.dataset!r}")
+    return own
+
+
+def _defaults_of_loss(name: str) -> dict[str, Any]:
+    """The options of a loss with their defaults."""
+    build = losses.REGISTRY[name].build
+    what = build.args[0] if build.args else build.func
+    return {option: parameter.default for option, parameter in inspect.signature(what).parameters.items()}
+
+
+def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse a value of another kind than the default of its option; what has no such option is refused elsewhere."""
+    for name, value in options.items():
+        if name in defaults and not _same_kind(value, defaults[name]):
+            kind = _KINDS.get(type(defaults[name]), "a number, a list or a name")
+            raise ValueError(
+                f"{where}: {name} = {value!r} is not allowed, {kind} is needed (default: {defaults[name]!r})"
+            )
+
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a name", tuple: "a list of numbers"}
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, int):
+        return isinstance(value, int)
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and all(_same_kind(part, 0.0) for part in value)
+    kinds = {float: (int, float), str: (str,)}
+    return isinstance(value, kinds.get(type(default), object))
 
 
 def _augmentation(dataset: str, wanted: str) -> str:
@@ -513,7 +724,13 @@ def expand_grid(grid: Mapping[str, Any]) -> list[RunParameters]:
                 f"unknown grid section {section!r}{_nearest(section, ['fixed', 'vary'])}. Allowed: fixed, vary."
             )
     fixed, vary = grid.get("fixed") or {}, grid.get("vary") or {}
+    for section, content in (("fixed", fixed), ("vary", vary)):
+        if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+            raise ParameterError(f"the grid section {section} must hold names and values, but is {content!r}")
     choices = [list(_choices(key, values)) for key, values in vary.items()]
+    set_by = [*fixed, *(name for choice in choices for name in choice[0])]
+    if twice := sorted({name for name in set_by if set_by.count(name) > 1}):
+        raise ParameterError(f"the grid sets {', '.join(twice)} more than once: in fixed or in vary, and there once")
     runs = [
         RunParameters.of(**fixed, **{name: value for part in chosen for name, value in part.items()})
         for chosen in itertools.product(*choices)
@@ -530,6 +747,10 @@ def _choices(key: str, values: Any) -> Iterator[dict[str, Any]]:
     names = re.split(r"\s*,\s*", key.strip())
     if not isinstance(values, list):
         raise ParameterError(f"vary.{key} must be a list of values, but is {values!r}. Write [{values!r}].")
+    if not values:
+        raise ParameterError(
+            f"vary.{key} is an empty list, so the grid would hold no run. Name a value, or leave it out."
+        )
     for value in values:
         row = [value] if len(names) == 1 else value
         if not isinstance(row, list) or len(row) != len(names):
@@ -551,7 +772,7 @@ def read_records(folder: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no records there.
-        ValueError: a record that is not whole or not of this schema, with its path.
+        ValueError: a record that is not whole or not of this schema, with its path and what to do.
 
     Example:
         >>> out = getfixture("tmpdir").strpath
@@ -566,41 +787,86 @@ def read_records(folder: str | Path) -> pd.DataFrame:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] != RECORD_SCHEMA:
-            raise ValueError(f"schema {record['schema']}, expected {RECORD_SCHEMA}")
-        common = {
-            "identity": record["identity"],
-            "seed": record["seed"],
-            **record["parameters"],
-            "best_epoch": record["best_epoch"],
-            "train_error": record["train_error"],
-            "batch_sizes": record["batch_sizes"],
-            "commit": record["provenance"]["commit"],
-            "device": record["provenance"]["device"],
-            "path": str(path),
-        }
-        for checkpoint, values in record["test"].items():
-            foreign = {name: scores[checkpoint] for name, scores in record["foreign"].items()}
-            more = {"class_error": record["class_error"][checkpoint], "foreign_scores": foreign}
-            yield common | {"checkpoint": checkpoint} | values | more
-    except (json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole record: {error!r}. Delete it and run again.") from error
+    record = read_record(path)
+    common = {
+        "identity": record["identity"],
+        "seed": record["seed"],
+        **record["parameters"],
+        "best_epoch": record["best_epoch"],
+        "train_error": record["train_error"],
+        "batch_sizes": record["batch_sizes"],
+        "commit": record["provenance"]["commit"],
+        "device": record["provenance"]["device"],
+        "path": str(path),
+    }
+    for checkpoint, values in record["test"].items():
+        foreign = {name: scores[checkpoint] for name, scores in record["foreign"].items()}
+        more = {"class_error": record["class_error"][checkpoint], "foreign_scores": foreign}
+        yield common | {"checkpoint": checkpoint} | values | more
 
 
 def _seeds_from_text(text: str) -> tuple[int, ...]:
     """'3' -> 0..2 (a number of seeds), '0-4,9' -> 0, 1, 2, 3, 4, 9, '[1, 2]' -> 1, 2."""
     body = text.strip().strip("[]() ")
-    if not re.fullmatch(r"\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*,?", body):
-        raise ValueError("must be a number of seeds, a list, or text such as '0-4,9'")
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(\s*,\s*[0-9]+(-[0-9]+)?)*,?", body):
+        raise ValueError(_SEEDS_TEXT)
     if body.isdigit() and text.strip() == body:
-        return tuple(range(int(body)))
+        return Parameters._read_seeds(int(body))
     seeds: list[int] = []
     for part in filter(None, re.split(r"\s*,\s*", body)):
         first, _, last = part.partition("-")
+        size = int(last or first) - int(first) + 1
+        if size < 1:
+            raise ValueError(f"{part} ends before it begins")
+        if len(seeds) + size > MOST_SEEDS:
+            raise ValueError(f"these are more than {MOST_SEEDS:,} seeds")
         seeds += range(int(first), int(last or first) + 1)
     return tuple(seeds)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().casefold() in EMPTY)
+
+
+def _number(value: Any) -> Any:
+    """A number from its text or its array; what is neither stays as it is, and what only looks like one is refused."""
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()
+    if isinstance(value, bool):
+        raise ValueError("this is a truth value and no number")
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", value):
+        value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("this is no finite number")
+    return value
+
+
+def _option_value(name: str, value: Any) -> Any:
+    """An option with its numbers read (YAML takes 1e-1 for text), also in a list of them."""
+    if isinstance(value, list | tuple):
+        return [_option_value(name, part) for part in value]
+    if hasattr(value, "tolist"):
+        return _option_value(name, value.tolist())
+    if isinstance(value, bool):
+        return value
+    try:
+        return _number(value)
+    except ValueError as error:
+        raise ValueError(f"{name} = {value!r}: {error}") from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError(f"an option is given more than once, among {', '.join(found)}")
+    return found
+
+
+def _names_from_text(text: str) -> list[Any]:
+    """Names from JSON text, or from words between commas or spaces, with or without brackets and quotes."""
+    with contextlib.suppress(json.JSONDecodeError):
+        if isinstance(found := json.loads(text), list):
+            return found
+    return [name.strip("'\"") for name in re.split(r"[\s,]+", text.strip().strip("[]()")) if name.strip("'\"")]
 
 
 def assigned_names(cells: Sequence[str]) -> list[str]:
@@ -633,12 +899,31 @@ def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
             names = TIERS if name == "tier" else (recipes.FULL_BATCH,)
             message = _nearest(given[name], names)
         else:
+            message = _PLAIN_WORDS.get(item["type"], message)
             message = f": {message}" + (f"; nearest valid: {context['ge']:g}" if "ge" in context else "")
-        allowed = f" Allowed: {_ALLOWED_TEXT[name]}." if name in _ALLOWED_TEXT else ""
-        lines[name] = f"{name} = {given.get(name)!r} is not allowed{message}.{allowed}"
+        lines[name] = f"{name} = {given.get(name)!r} is not allowed{message}. Allowed: {_allowed(name)}."
     return "\n".join(lines.values())
 
 
+def _allowed(name: str) -> str:
+    names = {
+        "dataset": data.dataset_names,
+        "model": models.model_names,
+        "loss": losses.loss_names,
+        "recipe": recipes.recipe_names,
+    }
+    return ", ".join(names[name]()) if name in names else _ALLOWED_TEXT[name]
+
+
+_PLAIN_WORDS = {
+    "string_type": "a name is needed",
+    "finite_number": "this is no finite number",
+    "int_from_float": "this is no whole number",
+    "int_parsing": "this is no whole number",
+    "int_type": "this is no whole number",
+    "float_parsing": "this is no number",
+    "float_type": "this is no number",
+}
 _ALLOWED_TEXT = {
     "fraction": "a number in (0, 1], or None for all",
     "label_noise": "a number in [0, 1)",
@@ -649,6 +934,12 @@ _ALLOWED_TEXT = {
     "lr": "a number > 0, or None for the recipe's",
     "weight_decay": "a number >= 0, or None for the recipe's",
     "tier": ", ".join(TIERS),
+    "seeds": "a number of seeds, a list of them, or text such as '0-4,9'",
+    "device": "cpu, cuda, cuda:0, cuda:1, ...",
+    "out": "the path of a folder, or None for that of GENCE_RUNS",
+    "foreign": "names such as 'svhn' or ['svhn', 'cifar10_c:fog:5'], or [] for none",
+    "loss_options": "a dictionary such as {'strength': 0.5}, or its JSON text",
+    "recipe_options": "a dictionary such as {'nesterov': true}, or its JSON text",
 }
 
 

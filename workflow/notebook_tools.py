@@ -27,6 +27,7 @@ import tempfile
 import time
 import tokenize
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import nbformat
@@ -58,6 +59,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 # --- freshness -------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def code_of(source: str) -> str:
     """Source without comments, docstrings, blank lines and trailing spaces: what can change a result."""
     lines = source.splitlines()
@@ -91,7 +93,8 @@ def gence_modules(sources: list[str]) -> list[Path]:
     return sorted(found)
 
 
-def _imported(source: str) -> set[str]:
+@lru_cache(maxsize=1024)
+def _imported(source: str) -> frozenset[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(_without_magics(source))):
         if isinstance(node, ast.ImportFrom) and node.module == "gence":
@@ -107,7 +110,7 @@ def _imported(source: str) -> set[str]:
                     names |= {"__init__", "losses"}
                 elif alias.name.startswith("gence."):
                     names.add(alias.name.split(".")[1])
-    return names
+    return frozenset(names)
 
 
 def _without_magics(source: str) -> str:

@@ -4,7 +4,9 @@ With `python workflow/sweep.py` before them:
 
     cost GRID [PROFILE]        runs, seeds, jobs and hours, before anything starts
     calibrate GRID [PROFILE]   measure here how fast the networks of a grid train, for `cost`
-    collect GRID [PROFILE]     merge the records of a grid into results/<grid>.csv, and calibrate what it trained
+    collect GRID [PROFILE]     merge the records of a grid into results/<grid>.csv, and calibrate what it trained;
+                               --bins N: of the adaptive temperature scaling, where a validation set is small
+    plot GRID                  draw results/<grid>.csv into _build/plots/<grid>.png
     train NOTEBOOK PARAMETERS  execute one job: PARAMETERS is the JSON text of its run
 
 A *grid* is a YAML file: one mapping of `fixed` and `vary`, or a list of them. A *run* is one setting with its seeds; a
@@ -15,17 +17,23 @@ workflow/profiles; its sweep.yaml says on which device and how many seeds to a j
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gence._files import data_folder, file_stamp, replace_file
+from gence._records import flaw
 
 if TYPE_CHECKING:  # a job must not wait for torch before its kernel starts
     import pandas as pd
@@ -37,6 +45,7 @@ NOTEBOOK = ROOT / "notebooks" / "experiments" / "train.ipynb"
 RESULTS = ROOT / "results"
 RATES = RESULTS / "benchmarks"
 RATES_SCHEMA = 1
+BUILD = ROOT / "_build"
 # What a job asks a cluster for: MB of memory, and minutes (for each seed that trains on its own). These are limits and
 # no measurements; a job that hits one is started again with twice as much.
 LIMITS = {
@@ -53,6 +62,8 @@ RATE_KEYS = ("dataset", "model", "batch_size", "recipe", "precision")
 CALIBRATION_EPOCHS = (3, 9, 27, 81, 243)
 CALIBRATION_SECONDS = 1.0
 KEY = ["identity", "seed", "checkpoint"]
+# Seconds between two lines of progress of a job.
+PROGRESS_SECONDS = 20.0
 ORIGIN = ("commit", "dirty", "device", "torch", "date", "duration_s")
 DECIMALS = 6
 
@@ -62,44 +73,75 @@ DECIMALS = 6
 
 @dataclass(frozen=True)
 class Job:
-    """What the engine starts: a run with the seeds that this job trains."""
+    """What the engine starts: a run with the seeds that this job trains. Plain values, so that it needs no torch."""
 
-    run: RunParameters
+    identity: str
+    folder: str
+    seeds: tuple[int, ...]
+    part: str
+    tier: str
+    device: str
+    together: bool
+    parameters: str
+
+    @classmethod
+    def of(cls, run: RunParameters) -> Job:
+        """The job that trains all seeds of a run."""
+        part = run.seeds_text
+        if len(part) > 60:  # a file name has an end
+            part = f"{len(run.seeds)}-seeds-{hashlib.sha256(part.encode()).hexdigest()[:8]}"
+        plain = (run.identity, str(run.folder), run.seeds, part, run.tier, run.device, run.trains_together)
+        return cls(*plain, run.model_dump_json())
+
+    @cached_property
+    def run(self) -> RunParameters:
+        from gence import runs
+
+        return runs.RunParameters.of(**json.loads(self.parameters))
 
     @property
     def notebook(self) -> str:
         """Where its executed notebook goes, beside its records."""
-        return f"{self.run.folder}/train-{self.run.seeds_text}.ipynb"
+        return f"{self.folder}/train-{self.part}.ipynb"
+
+    @property
+    def marker(self) -> str:
+        """The file by which the engine knows, while it runs, that this job is done. It decides nothing: records do."""
+        return f"{self.folder}/.train-{self.part}.done"
+
+    def flaws(self) -> dict[int, str]:
+        """Its seeds that have no whole record, with what is wrong; an empty text where there is no file."""
+        paths = {seed: Path(self.folder) / f"seed{seed:04d}.json" for seed in self.seeds}
+        found = {seed: flaw(path, self.identity, seed) for seed, path in paths.items()}
+        return {seed: reason for seed, reason in found.items() if reason is not None}
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """Its seeds that have no record yet."""
-        return tuple(seed for seed in self.run.seeds if not self.run.record_path(seed).exists())
+        """Its seeds that have no whole record."""
+        return tuple(self.flaws())
 
     def memory_mb(self, attempt: int = 1) -> int:
-        return LIMITS[self.run.tier, _kind(self.run.device)][0] * attempt
+        return LIMITS[self.tier, _kind(self.device)][0] * attempt
 
     def minutes(self, attempt: int = 1) -> int:
-        one_by_one = 1 if self.run.trains_together else len(self.run.seeds)
-        return LIMITS[self.run.tier, _kind(self.run.device)][1] * one_by_one * attempt
+        one_by_one = 1 if self.together else len(self.seeds)
+        return LIMITS[self.tier, _kind(self.device)][1] * one_by_one * attempt
 
 
 def read_grid(path: str | Path, **overrides: Any) -> list[RunParameters]:
     """The runs of a grid file, each one once.
 
     Raises:
-        ParameterError: as `gence.runs.expand_grid`; the same run in two blocks.
+        ParameterError: as `gence.runs.expand_grid`; the same run in two blocks; no YAML, or a name in it twice.
         FileNotFoundError: no such file; the message names the grids there are.
     """
-    import yaml
-
     from gence import runs
 
     path = Path(path)
     if not path.is_file():
         known = ", ".join(sorted(str(p.relative_to(ROOT)) for p in (ROOT / "workflow" / "grids").glob("*.yaml")))
         raise FileNotFoundError(f"no grid {path}. The grids are: {known}.")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = _read_yaml(path)
     expanded: dict[str, RunParameters] = {}
     for number, block in enumerate(content if isinstance(content, list) else [content], start=1):
         if not isinstance(block, Mapping):
@@ -113,24 +155,78 @@ def read_grid(path: str | Path, **overrides: Any) -> list[RunParameters]:
     return list(expanded.values())
 
 
+def _read_yaml(path: Path) -> Any:
+    """The content of a YAML file; a name that a mapping holds twice is refused, where YAML would drop the first."""
+    import yaml
+
+    from gence import runs
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+        names = [key.value for key, _ in node.value if key.value != "<<"]
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise runs.ParameterError(f"{path}, line {node.start_mark.line + 1}: {', '.join(twice)} stands there twice")
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    strict = type("StrictLoader", (yaml.SafeLoader,), {})
+    strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=strict)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise runs.ParameterError(f"{path} is no YAML: {error}") from None
+
+
 def jobs_of(run: RunParameters, seeds_per_job: int | None = None) -> list[Job]:
     """A run's jobs: one, or one for every `seeds_per_job` seeds of a network that does not train many at once."""
     run = run.effective()
     # To split seeds that train in one stack would only cost time.
     size = len(run.seeds) if seeds_per_job is None or run.trains_together else seeds_per_job
     parts = [run.seeds[start : start + size] for start in range(0, len(run.seeds), size)]
-    return [Job(run.model_copy(update={"seeds": part})) for part in parts]
+    return [Job.of(run.model_copy(update={"seeds": part})) for part in parts]
 
 
 def read_jobs(config: Mapping[str, Any]) -> list[Job]:
-    """The jobs of the grid that a configuration names: `grid`, and perhaps `device`, `out`, `seeds_per_job`."""
+    """The jobs of the grid that a configuration names: `grid`, and perhaps `device`, `out`, `seeds_per_job`.
+
+    They are kept in _build/plans, with a sum of all that they depend on: reading a grid again needs no torch.
+    """
+    kept, state = BUILD / "plans" / f"{Path(config['grid']).stem}.json", _state_of(config)
+    with suppress(OSError, ValueError, KeyError, TypeError):  # none, or one of another version: made anew
+        plan = json.loads(kept.read_text(encoding="utf-8"))
+        if state is not None and plan["state"] == state:
+            return [Job(**{**job, "seeds": tuple(job["seeds"])}) for job in plan["jobs"]]
+    jobs = _jobs_of_grid(config)
+    if state is not None:
+        plan = {"state": state, "jobs": [asdict(job) for job in jobs]}
+        with suppress(OSError):  # a folder that cannot be written: slower, but right
+            replace_file(kept, lambda file: file.write(json.dumps(plan).encode()))
+    return jobs
+
+
+def _state_of(config: Mapping[str, Any]) -> str | None:
+    """A sum of all that jobs depend on: grid, settings, folders, own data, code. None where a file is just changing."""
+    sources = [*sorted((ROOT / "gence").rglob("*.py")), Path(__file__), Path(config["grid"])]
+    root = data_folder()
+    stamps = {
+        path.name: path.exists() and file_stamp(path) for path in (*sorted(root.glob("*.npz")), root / "av1451.csv")
+    }
+    if None in stamps.values() or not Path(config["grid"]).is_file():
+        return None
+    where = [os.getcwd(), str(root), os.environ.get("GENCE_RUNS"), os.environ.get("HOME"), sys.version]
+    digest = hashlib.sha256(json.dumps([dict(sorted(config.items())), where, stamps]).encode())
+    for path in sources:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _jobs_of_grid(config: Mapping[str, Any]) -> list[Job]:
     from gence import runs
 
     for name in config:
         if name not in SETTINGS:
             raise runs.ParameterError(f"unknown setting {name!r} of a sweep. The settings are: {', '.join(SETTINGS)}.")
     size = config.get("seeds_per_job")
-    if size is not None and not (isinstance(size, int) and size >= 1):
+    if size is not None and not (type(size) is int and size >= 1):
         raise runs.ParameterError(f"seeds_per_job = {size!r} is not allowed: use a whole number >= 1, or leave it out.")
     overrides = {name: config[name] for name in ("device", "out") if config.get(name)}
     return [job for run in read_grid(config["grid"], **overrides) for job in jobs_of(run, size)]
@@ -140,8 +236,33 @@ def settings(grid: Path, profile: Path | None) -> dict[str, Any]:
     """The configuration of a sweep: its grid, and what the profile's sweep.yaml says."""
     import yaml
 
+    if profile is not None and not (profile / "sweep.yaml").is_file():
+        known = ", ".join(sorted(str(p.parent.relative_to(ROOT)) for p in ROOT.glob("workflow/profiles/*/sweep.yaml")))
+        raise FileNotFoundError(f"no profile {profile}. The profiles are: {known}.")
     found = {} if profile is None else yaml.safe_load((profile / "sweep.yaml").read_text(encoding="utf-8"))
     return {**(found or {}), "grid": str(grid)}
+
+
+def unfinished(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that have a seed without a whole record; a marker that an earlier, killed engine left there goes."""
+    left = [job for job in jobs if job.flaws()]
+    for job in left:
+        Path(job.marker).unlink(missing_ok=True)
+    return left
+
+
+def closing(jobs: Sequence[Job], grid: str, profile: str = "") -> str:
+    """What to say at the end of a sweep: how many records there are, where, and what to do with them."""
+    n_seeds = sum(len(job.seeds) for job in jobs)
+    flaws = [reason for job in jobs for reason in job.flaws().values()]
+    folders = sorted({str(Path(job.folder).parent.resolve()) for job in jobs})
+    given = f"GRID='{grid}'" if " " in grid else f"GRID={grid}"
+    given += f" PROFILE={profile}" if profile else ""
+    lines = [f"{n_seeds - len(flaws)} of {n_seeds} records are in {', '.join(folders)}/<run>/"]
+    if flaws:
+        lines.append(f"the others were not trained; their logs lie there too. Go on: make sweep {given}")
+    lines += [f"collect them:  make collect {given}", f"plot them:     make plot GRID={given.split(' PROFILE')[0][5:]}"]
+    return "\n".join(lines)
 
 
 def _kind(device: str) -> str:
@@ -194,12 +315,14 @@ def _speed_setting(run: RunParameters) -> dict[str, Any]:
 
 def cost(jobs: Sequence[Job], rates: Sequence[Mapping[str, Any]]) -> str:
     """What a sweep holds, what is left to do, and how long that takes: in hours of one device, or unknown."""
-    todo = [(job, len(job.missing)) for job in jobs if job.missing]
-    n_seeds, left = sum(len(job.run.seeds) for job in jobs), sum(missing for _, missing in todo)
+    found = [(job, job.flaws()) for job in jobs]
+    todo = [(job, len(flaws)) for job, flaws in found if flaws]
+    n_seeds, left = sum(len(job.seeds) for job in jobs), sum(missing for _, missing in todo)
     lines = [
-        f"{_count({job.run.identity for job in jobs}, 'run')}, {n_seeds} seeds, {_count(jobs, 'job')}",
+        f"{_count({job.identity for job in jobs}, 'run')}, {n_seeds} seeds, {_count(jobs, 'job')}",
         f"to do: {left} seeds in {_count(todo, 'job')}; {n_seeds - left} seeds have their record",
     ]
+    lines += [f"to do again: {reason}" for _, flaws in found for reason in flaws.values() if reason]
     hours: dict[str, float] = {}
     unknown: dict[str, int] = {}
     for job, missing in todo:
@@ -296,8 +419,11 @@ def _measure(run: RunParameters) -> dict[str, float | int]:
 # --- what it gave ----------------------------------------------------------------------------------------------
 
 
-def collect(grid: list[RunParameters], target: Path) -> str:
+def collect(grid: list[RunParameters], target: Path, *, bins: int | None = None) -> str:
     """Merge the records of a grid into one table, calibrate what has its logits; say which are missing.
+
+    `bins` is the number of bins of the adaptive temperature scaling, None for the paper's 15; another number has
+    columns of its own.
 
     What a network measures after calibration (`gence.reports.calibrated`) stands in the last columns. It is fitted once
     for each record; the table is written after every run, so that a collection that was stopped goes on from there.
@@ -311,7 +437,7 @@ def collect(grid: list[RunParameters], target: Path) -> str:
     """
     import pandas as pd
 
-    from gence import reports
+    from gence import data, reports
 
     tables, missing = [], []
     for run in grid:
@@ -328,11 +454,14 @@ def collect(grid: list[RunParameters], target: Path) -> str:
     new = pd.concat(tables) if tables else pd.DataFrame(columns=KEY)
     old = pd.read_csv(target, dtype=str, keep_default_na=False) if target.exists() else pd.DataFrame(columns=KEY)
     identities = {run.identity for run in grid}
+    if data.content("av1451") is None:  # without that table its runs have other names here: their rows must stay
+        identities |= set(old.loc[old["dataset"] == "av1451", "identity"]) if "dataset" in old else set()
     gone = sorted(set(old["identity"]) - identities)
-    calibrated = {run.identity: reports.calibrated_columns(run.dataset, run.model) for run in grid}
+    options = {} if bins is None else {"ats_bins": bins}
+    calibrated = {run.identity: reports.calibrated_columns(run.dataset, run.model, **options) for run in grid}
     table = _with_columns(_merged(old[old["identity"].isin(identities)], new, target), calibrated)
     _write_table(table, target)
-    table, uncalibrated = _calibrated(table, grid, calibrated, target)
+    table, uncalibrated = _calibrated(table, grid, calibrated, target, options)
 
     known = set(zip(table["identity"], table["seed"].astype(int), strict=True))
     missing = [(name, [seed for seed in seeds if (name, seed) not in known]) for name, seeds in missing]
@@ -341,8 +470,10 @@ def collect(grid: list[RunParameters], target: Path) -> str:
     lines += [f"taken out, no longer in the grid: {name}" for name in gone]
     lines += [f"missing: {name}, seeds {_as_seeds(seeds)}" for name, seeds in missing]
     lines += [f"without values after calibration: {what}" for what in uncalibrated]
+    if any("too few" in what for what in uncalibrated):
+        lines.append("with fewer bins: make collect GRID=... BINS=5 (columns ats5_*), or another number")
     if missing:
-        lines.append("train them: make sweep GRID=... (and delete a notebook train-*.ipynb whose records are gone)")
+        lines.append("train them: make sweep GRID=...")
     return "\n".join(lines)
 
 
@@ -360,7 +491,11 @@ def _with_columns(table: pd.DataFrame, calibrated: Mapping[str, list[str]]) -> p
 
 
 def _calibrated(
-    table: pd.DataFrame, grid: list[RunParameters], names: Mapping[str, list[str]], target: Path
+    table: pd.DataFrame,
+    grid: list[RunParameters],
+    names: Mapping[str, list[str]],
+    target: Path,
+    options: Mapping[str, int],
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table with its columns after calibration, fitted where they are empty; and what has none, with the reason."""
     from tqdm import tqdm
@@ -378,7 +513,7 @@ def _calibrated(
         if not here:
             continue
         try:
-            found = _as_cells(reports.calibrated(_records_of(run, here)))
+            found = _as_cells(reports.calibrated(_records_of(run, here), **options))
         except ValueError as error:  # for example too few validation samples; the other runs need not wait for that
             without.append(f"{run.identity}, seeds {_as_seeds(here)}: {error}")
             continue
@@ -453,10 +588,96 @@ def _merged(old: pd.DataFrame, new: pd.DataFrame, target: Path) -> pd.DataFrame:
     return table.sort_values(KEY, key=lambda column: column.astype(int) if column.name == "seed" else column)
 
 
+def plot(table: Path, target: Path) -> Path:
+    """Draw a collected table: error, NLL and ECE of every run at the last epoch, means with 95 % intervals over seeds.
+
+    Raises:
+        FileNotFoundError: the grid was not collected yet.
+    """
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    from scipy import stats
+
+    if not table.is_file():
+        raise FileNotFoundError(f"{table} is not there: collect the records first (make collect GRID=...)")
+    last = pd.read_csv(table).query("checkpoint == 'last'")
+    is_one = last["identity"].nunique() == 1
+    varied = [name for name in SETTINGS_SHOWN if name in last and (is_one or last[name].nunique(dropna=False) > 1)]
+    by_run = last.groupby("identity", sort=False)
+    labels = [", ".join(f"{n} {g[n].iloc[0]}" if n != "loss" else g[n].iloc[0] for n in varied) for _, g in by_run]
+    figure, axes = plt.subplots(1, 3, sharey=True, figsize=(12, 1.2 + 0.24 * len(labels)), layout="constrained")
+    for axis, (metric, title) in zip(axes, PLOTTED_METRICS.items(), strict=True):
+        found = by_run[metric].agg(["mean", "sem", "count"])
+        half = found["sem"].fillna(0) * stats.t.ppf(0.975, (found["count"] - 1).clip(lower=1))
+        axis.errorbar(found["mean"], range(len(labels)), xerr=half, fmt="o", capsize=3)
+        axis.set_xlabel(title)
+        axis.grid(axis="x")
+    axes[0].set_yticks(range(len(labels)), labels)
+    axes[0].invert_yaxis()
+    figure.suptitle(f"{table.stem}: test set, last epoch, mean and 95 % interval over the seeds")
+    replace_file(target, lambda file: figure.savefig(file, format="png", dpi=120))
+    plt.close(figure)
+    return target
+
+
+SETTINGS_SHOWN = (
+    *(
+        "dataset",
+        "model",
+        "n_per_class",
+        "fraction",
+        "rho",
+        "label_noise",
+        "batch_size",
+        "epochs",
+        "lr",
+        "weight_decay",
+    ),
+    *("recipe", "recipe_options", "loss", "loss_options"),
+)
+PLOTTED_METRICS = {"error": "error", "nll": "NLL (nats)", "ece": "ECE, 15 bins"}
+
+
 # --- one job ---------------------------------------------------------------------------------------------------
 
 
-def train(target: Path, parameters: Mapping[str, Any]) -> None:
+class Progress:
+    """Takes what a notebook writes to stderr: of its progress bar a line now and then, of all else every line.
+
+    Papermill writes into it as into a file. The lines go to the log, those of the bar to the terminal too.
+    """
+
+    def __init__(self, log: TextIO, terminal: TextIO | None = None, seconds: float = PROGRESS_SECONDS) -> None:
+        self.log, self.terminal, self.seconds = log, terminal, seconds
+        self.last = time.monotonic() - 0.75 * seconds  # the first one comes soon
+
+    def write(self, text: str) -> int:
+        for part in filter(None, map(str.strip, text.replace("\r", "\n").split("\n"))):
+            is_bar = "\r" in text and "%|" in part
+            if is_bar and time.monotonic() - self.last < self.seconds:
+                continue
+            if is_bar:
+                self.last = time.monotonic()
+            for file in (self.log, self.terminal if is_bar else None):
+                if file is not None:
+                    print(part, file=file, flush=True)
+        return len(text)
+
+    def flush(self) -> None:
+        """Every line is written at once."""
+
+
+@contextmanager
+def _terminal(descriptor: int | None) -> Iterator[TextIO | None]:
+    """The terminal of the engine, where the job has one."""
+    if descriptor is None:
+        yield None
+        return
+    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+        yield file
+
+
+def train(target: Path, parameters: Mapping[str, Any], *, terminal: int | None = None) -> None:
     """Execute the experiment's notebook; its executed copy appears whole or not at all.
 
     The notebook writes the records itself. It is executed elsewhere and moved into place last: so a killed job leaves
@@ -464,38 +685,53 @@ def train(target: Path, parameters: Mapping[str, Any]) -> None:
     """
     import papermill
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _terminal(terminal) as shown:
         executed = Path(scratch) / "executed.ipynb"
-        papermill.execute_notebook(NOTEBOOK, executed, parameters=dict(parameters), progress_bar=False)
+        options = {"progress_bar": False, "stderr_file": Progress(sys.stderr, shown)}
+        papermill.execute_notebook(NOTEBOOK, executed, parameters=dict(parameters), **options)
         target.parent.mkdir(parents=True, exist_ok=True)
         copy = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.copyfile(executed, copy)
         os.replace(copy, target)
 
 
+def _bins(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: use a whole number >= 1, such as 5")
+    return int(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("cost", "calibrate", "collect"):
+    for name in ("cost", "calibrate", "collect", "plot"):
         command = commands.add_parser(name)
         command.add_argument("grid", type=Path)
-        command.add_argument("profile", type=Path, nargs="?")
+        if name != "plot":
+            command.add_argument("profile", type=Path, nargs="?")
+        if name == "collect":
+            command.add_argument("--bins", type=_bins)
     job = commands.add_parser("train")
     job.add_argument("notebook", type=Path)
     job.add_argument("parameters", type=json.loads)
+    job.add_argument("--terminal", type=int, metavar="DESCRIPTOR", help="where lines of progress go, beside stderr")
     given = parser.parse_args()
+    table = RESULTS / f"{given.grid.stem}.csv" if "grid" in given else None
     if given.command == "train":
-        train(given.notebook, given.parameters)
+        train(given.notebook, given.parameters, terminal=given.terminal)
+        return 0
+    if given.command == "plot":
+        print(plot(table, BUILD / "plots" / f"{given.grid.stem}.png"))
         return 0
     config = settings(given.grid, given.profile)
-    jobs = read_jobs(config)
     if given.command == "cost":
+        jobs = read_jobs(config)
         print(f"{given.grid}: {cost(jobs, read_rates())}")
     elif given.command == "calibrate":
-        print("\n".join(f"written: {path}" for path in calibrate(jobs)))
+        print("\n".join(f"written: {path}" for path in calibrate(read_jobs(config))))
     else:
         overrides = {name: config[name] for name in ("device", "out") if config.get(name)}
-        print(collect(read_grid(given.grid, **overrides), RESULTS / f"{given.grid.stem}.csv"))
+        print(collect(read_grid(given.grid, **overrides), table, bins=given.bins))
     return 0
 
 
