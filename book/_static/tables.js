@@ -71,8 +71,9 @@
     measure();
     makeWay();
     addEventListener("resize", measure);
-    addEventListener("load", measure); // formulas in cells are set by then
-    document.addEventListener("toggle", measure, true);
+    // A table also changes when its formulas are set and when a fold around it opens.
+    const sizes = new ResizeObserver(measure);
+    for (const box of boxes()) sizes.observe(box.querySelector("table"));
   };
 
   document.readyState === "loading" ? addEventListener("DOMContentLoaded", start) : start();
