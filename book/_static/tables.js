@@ -71,9 +71,9 @@
     measure();
     makeWay();
     addEventListener("resize", measure);
-    // A table also changes when its formulas are set and when a fold around it opens.
+    // A table or its box also changes when formulas are set, when a fold opens, when the theme moves its sidebars.
     const sizes = new ResizeObserver(measure);
-    for (const box of boxes()) sizes.observe(box.querySelector("table"));
+    for (const box of boxes()) for (const part of [box, box.querySelector("table")]) sizes.observe(part);
   };
 
   document.readyState === "loading" ? addEventListener("DOMContentLoaded", start) : start();
