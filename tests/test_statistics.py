@@ -252,7 +252,7 @@ def test_with_margins_too_at_most_one_page_in_twenty_has_a_wrong_verdict(n):
 
 @pytest.mark.parametrize(("n", "one_row", "all_rows"), [(20, 0.81, 0.965), (10, 0.11, 0.12)])
 def test_the_power_to_find_a_difference_of_one_standard_deviation(n, one_row, all_rows):
-    """With 20 seeds a page of 18 rows finds it in 81 % (one such row) to 96 % (all rows), with 10 seeds in 11 to 12 %."""
+    """With 20 seeds a page of 18 rows finds it in 81 % (one such row) to 96 % (all rows), with 10 in 11 to 12 %."""
     alone = pages(np.r_[1.0, np.zeros(ROWS - 1)], n)
     assert (alone.loc[0, "verdict"] == "higher").mean() == pytest.approx(one_row, abs=0.01)
     together = pages(1.0, n, number=200)
