@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html test lint sweep plan cost calibrate collect status refresh serve bench lock clean distclean
+.PHONY: help setup book html test lint sweep plan cost calibrate collect status fold refresh serve bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ collect: $(STAMP) ## merge the records of GRID=... into results/<grid>.csv
 
 status: $(STAMP) ## say for every notebook whether its committed outputs are fresh
 	@$(BIN)/python workflow/notebook_tools.py status
+
+fold: $(STAMP) ## tag the notebook cells whose code carries no idea, so that pages fold it
+	@$(BIN)/python workflow/notebook_tools.py fold
 
 refresh: $(STAMP) ## execute what is stale and take the outputs over into notebooks/ (commit the code first)
 	@$(SNAKEMAKE) book

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
 import notebook_tools as nb  # noqa: E402
 
+from gence import names  # noqa: E402
+
 ALL = nb.all_notebooks()
 TRAIN = nb.NOTEBOOKS / "experiments" / "train.ipynb"
 CHAPTERS = [path for path in ALL if path != TRAIN]
@@ -114,6 +116,128 @@ def test_every_parameter_is_checked_and_used(path):
     (at,) = [i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
     assert all(isinstance(node, ast.Assign) for node in ast.parse(cells[at].source).body)
     assert ".from_notebook(globals())" in cells[at + 1].source, "the first cell after the parameters checks them"
+
+
+@pytest.mark.parametrize("path", ALL, ids=ids)
+def test_code_without_an_idea_is_folded_and_no_other(path):
+    for cell in nb.code_cells(nb.read(path)):
+        reason, tags = nb.why_folded(cell), cell.metadata.get("tags", [])
+        assert ("hide-input" in tags) == (reason is not None), (
+            f"this cell {reason or 'carries an idea'}: run `python workflow/notebook_tools.py fold`, "
+            f"or give it the tag `idea`:\n{cell.source[:200]}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import torch\nx = 1", "imports"),
+        ("rows = pd.DataFrame(found)", "arranges records or makes a table"),
+        ("Markdown(text)", "arranges records or makes a table"),
+        ("for loss in found:\n    assert found[loss] < 1\nprint('checked')", "only checks and prints"),
+        ("p = logits.softmax(1)\nprint(p.sum(0))", None),
+        ("def gence(z, y):\n    return z[y]", None),
+    ],
+)
+def test_the_rule_for_folding(source, reason):
+    cell = nbformat.v4.new_code_cell(source)
+    assert nb.why_folded(cell) == reason
+    cell.metadata["tags"] = ["idea"]
+    assert nb.why_folded(cell) is None
+
+
+@pytest.mark.parametrize("path", ALL, ids=ids)
+def test_every_solution_is_staged_inside_one_fold(path):
+    notebook = nb.read(path)
+    has_solutions = any("solution" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    before = [cell.source for cell in nb.code_cells(notebook)]
+    nb.fold_solutions(notebook)
+    assert [cell.source for cell in nb.code_cells(notebook)] == before
+    depth, numbers = 0, []
+    for cell in notebook.cells:
+        opened = re.fullmatch(r"<details.*<summary>Solution to exercise (\d+)</summary>", cell.source)
+        numbers += [int(opened[1])] if opened else []
+        depth += bool(opened) - (cell.source == "</details>")
+        assert depth in (0, 1)
+        assert ("solution" in cell.metadata.get("tags", [])) <= (depth == 1)
+        if cell.cell_type == "markdown":
+            assert "*Solution.*" not in cell.source, "a solution's text begins a paragraph"
+            assert depth == 0 or not re.search(r"^#", cell.source, re.MULTILINE), "a heading inside a solution"
+            assert depth == 0 or not re.match(r"\*\*\d+\.\*\*", cell.source)
+    assert depth == 0
+    assert numbers == sorted(set(numbers))
+    assert bool(numbers) == has_solutions
+
+
+def test_a_solution_of_words_alone_folds_too():
+    text = "**1.** Why?\n\n*Solution.* Because.\n\n**2.** And how?\n\n*Solution.* So."
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    nb.fold_solutions(notebook)
+    shown = [re.sub(r"<details.*<summary>(.*)</summary>", r"[\1", cell.source) for cell in notebook.cells]
+    first, second = ("[Solution to exercise 1", "[Solution to exercise 2")
+    assert shown == ["**1.** Why?", first, "Because.", "</details>", "**2.** And how?", second, "So.", "</details>"]
+
+
+def shown_outputs(path: Path) -> list[str]:
+    """What the cells of a page show as text: printed lines, tables and values."""
+    found = []
+    for cell in nb.code_cells(nb.read(path)):
+        for output in [] if "hide-output" in cell.metadata.get("tags", []) else cell.outputs:
+            data = output.get("data", {})
+            text = data.get("text/markdown") or data.get("text/html") or data.get("text/plain")
+            found += [output.text if output.output_type == "stream" else text] if "image/png" not in data else []
+    return [text for text in found if text]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The Markdown tables in a text: rows of cells, the head first."""
+    blocks = re.findall(r"(?:^ *\|.*\|[ ]*$\n?)+", text, re.MULTILINE)
+    rows = [[re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in block.splitlines()] for block in blocks]
+    return [[[cell.strip() for cell in row] for row in block] for block in rows]
+
+
+KNOWN = names.LOSS_NAMES | names.METRIC_NAMES
+# Words in their own right are no raw identifiers, nor are the paper's names of its metrics.
+RAW = {key for key, name in KNOWN.items() if key != name and key.islower()} - {"head", "middle", "tail"}
+
+
+def faults_of_form(text: str) -> list[str]:
+    """What no page may show: p-values of nothing, Python's way to write data, identifiers as heads, walls of gaps."""
+    found = re.findall(r"(?<![\d.])[+-]?0\.0000(?!\d)", text)
+    found += re.findall(r"\{'|\['|\('|\w+\(\[|np\.\w+\(", text)
+    for table in tables(text):
+        found += [head for head in table[0] if head in RAW or re.search(r"(?<![`\w])[a-z]\w*_\w+(?!\w*`)", head)]
+        gaps = sum(cell == "not run" for row in table for cell in row)
+        found += [f"{gaps} times 'not run'"] if gaps > 1 else []
+    return found
+
+
+@pytest.mark.parametrize("path", ALL, ids=ids)
+def test_outputs_are_written_for_readers(path):
+    notebook_faults = [fault for text in shown_outputs(path) for fault in faults_of_form(text)]
+    assert notebook_faults == []
+    assert not [source for source in markdown(nb.read(path)) if "0.0000" in source]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("| a | p |\n| - | - |\n| x | 0.0000 |\n", "0.0000"),
+        ("{'error': '7 of 8'}", "{'"),
+        ("['ce', 'gence']", "['"),
+        ("np.float64(0.1)", "np.float64("),
+        ("| loss | classwise_ece |\n| - | - |\n", "classwise_ece"),
+        ("| loss | ece |\n| - | - |\n", "ece"),
+        ("| a | b |\n| - | - |\n| not run | not run |\n", "2 times 'not run'"),
+    ],
+)
+def test_a_fault_of_form_is_seen(text, fault):
+    assert faults_of_form(text) == [fault]
+
+
+def test_good_form_is_let_through():
+    assert faults_of_form("| loss | `n_per_class` | ECE |\n| - | - | - |\n| CE | not run | < 0.0001 |\n") == []
+    assert faults_of_form("error 0.00004, difference -0.50 [-1.00, +0.00]") == []
 
 
 def papermill(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:

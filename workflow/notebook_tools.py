@@ -5,6 +5,7 @@ With `python workflow/notebook_tools.py` before them:
     run NOTEBOOK OUT      execute with papermill; write outputs and their origin to OUT
     status                say for every committed notebook whether it is fresh, or why not
     accept EXECUTED...    take outputs of fresh executions over into notebooks/
+    fold                  tag the cells whose code carries no idea with hide-input, and only those
     stage OUT [EXECUTED]  lay out the sources of the book, outputs from EXECUTED
     check-pages HTML      compare the built pages with _toc.yml
 
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -219,6 +221,99 @@ def _executed_root(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.name == "executed")
 
 
+# --- what a page shows -----------------------------------------------------------------------------------------
+
+# Calls that arrange records or write tables.
+ARRANGES = re.compile(
+    r"^(reports|predictions|pd)\.|^runs\.(comp|holm|with)|(^|\.)[mM]arkdown$|^display$"
+    r"|\.(groupby|pivot|pivot_table|set_index|reset_index|assign|iterrows|to_dict|to_markdown)$"
+)
+
+
+def why_folded(cell: nbformat.NotebookNode) -> str | None:
+    """Why the code of a cell is folded on its page; None where it is shown.
+
+    Folded is what carries no idea: parameters, imports, figures, tables, records, cells that only check or print.
+    The tag ``idea`` keeps a cell open all the same. Code of solutions is folded with its solution.
+    """
+    tags = cell.metadata.get("tags", [])
+    if "solution" in tags or "idea" in tags:
+        return None
+    if "parameters" in tags:
+        return "sets parameters"
+    if "figure" in cell.metadata.get("mystnb", {}):
+        return "draws a figure"
+    tree = ast.parse(_without_magics(cell.source))
+    if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
+        return "imports"
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    if any(map(ARRANGES.search, calls)):
+        return "arranges records or makes a table"
+    return "only checks and prints" if all(map(_checks_or_prints, _leaves(tree.body))) else None
+
+
+def _leaves(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements inside loops and branches."""
+    for node in body:
+        if isinstance(node, ast.For | ast.If | ast.With):
+            yield from _leaves([*node.body, *getattr(node, "orelse", [])])
+        else:
+            yield node
+
+
+def _checks_or_prints(node: ast.stmt) -> bool:
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(node, ast.Assert) or (isinstance(call, ast.Call) and ast.unparse(call.func) == "print")
+
+
+def fold(notebook: nbformat.NotebookNode) -> None:
+    """Give the tag ``hide-input`` to the cells that :func:`why_folded` names, and to no other."""
+    for cell in code_cells(notebook):
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "hide-input"]
+        tags += ["hide-input"] if why_folded(cell) else []
+        if tags:
+            cell.metadata["tags"] = tags
+        else:
+            cell.metadata.pop("tags", None)
+
+
+# A paragraph that opens an exercise, or its solution.
+OPENING = re.compile(r"^(?=\*\*\d+\.\*\* |\*Solution\.\* )", re.MULTILINE)
+
+
+def fold_solutions(notebook: nbformat.NotebookNode) -> None:
+    """Put each solution into one fold: its code cells, tagged ``solution``, their outputs, and the text that explains.
+
+    In a notebook the code of a solution stands before its text, which begins with *Solution.*; the next exercise, which
+    begins with its number in bold, ends it.
+    """
+    cells: list[nbformat.NotebookNode] = []
+    number, is_open = "", False
+
+    def turn(opened: bool) -> None:
+        nonlocal is_open
+        if opened != is_open:
+            start = f'<details class="toggle-details solution"><summary>Solution to exercise {number}</summary>'
+            cells.append(nbformat.v4.new_markdown_cell(start if opened else "</details>"))
+        is_open = opened
+
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            turn("solution" in cell.metadata.get("tags", []))
+            cells.append(cell)
+            continue
+        for part in filter(str.strip, OPENING.split(cell.source)):
+            if part.startswith("*Solution.*"):
+                turn(True)
+            elif found := re.match(r"\*\*(\d+)\.\*\* ", part):
+                turn(False)
+                number = found[1]
+            text = part.removeprefix("*Solution.* ").strip()
+            cells.append(nbformat.v4.new_markdown_cell(text, metadata=cell.metadata))
+    turn(False)
+    notebook.cells = cells
+
+
 # --- the book's sources ----------------------------------------------------------------------------------------
 
 
@@ -235,6 +330,7 @@ def stage(target: Path, executed: Path | None) -> None:
         notebook = read(source)
         if executed is not None:
             take_outputs(notebook, read(executed / inside))
+        fold_solutions(notebook)
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(freshness_line(notebook)))
         path = target / "notebooks" / inside
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -324,6 +420,7 @@ def main() -> int:
         "run": ("source", "target"),
         "status": (),
         "accept": ("executed+",),
+        "fold": (),
         "stage": ("target", "executed?"),
         "check-pages": ("html",),
     }.items():
@@ -335,6 +432,11 @@ def main() -> int:
         run(given.source.resolve(), given.target)
     elif given.command == "accept":
         accept([path.resolve() for path in given.executed])
+    elif given.command == "fold":
+        for path in all_notebooks():
+            notebook = read(path)
+            fold(notebook)
+            path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     elif given.command == "stage":
         stage(given.target, given.executed)
     elif given.command == "check-pages":
