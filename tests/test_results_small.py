@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
-from gence import generative_cross_entropy, metrics, reports, runs
+from gence import generative_cross_entropy, metrics, reports, statistics
 
 SCANS, RUNS = 108, 10
 
@@ -119,14 +119,14 @@ def small_run(tmp_path, **parameters):
 @pytest.mark.claim("batch-size-effect")
 def test_on_the_long_tail_gence_is_worse_with_batches_of_eight(tmp_path):
     ce, gence = (small_run(tmp_path, batch_size=8, loss=loss) for loss in ("ce", "gence"))
-    assert runs.compare(ce.error, gence.error)["difference"] > 0
+    assert statistics.compare(ce.error, gence.error)["difference"] > 0
 
 
 @pytest.mark.claim("strength-dose")
 def test_on_the_long_tail_three_quarters_of_the_strength_lower_the_nll(tmp_path):
     options = [{"strength": s} for s in (0.0, 0.75)]
     zero, part = (small_run(tmp_path, batch_size=16, lr=0.1, epochs=20, loss_options=o) for o in options)
-    assert runs.compare(zero.nll, part.nll)["difference"] < 0
+    assert statistics.compare(zero.nll, part.nll)["difference"] < 0
 
 
 @pytest.mark.claim("tabular-stand-in")

@@ -6,9 +6,7 @@ import json
 import os
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import stats
 from sklearn.datasets import load_digits
 
 from gence import losses, runs
@@ -16,11 +14,8 @@ from gence.runs import (
     ParameterError,
     Parameters,
     RunParameters,
-    compare,
-    comparison_table,
     execute,
     expand_grid,
-    with_verdict,
 )
 
 SMOKE = {"tier": "smoke", "n_per_class": 5}
@@ -270,81 +265,6 @@ def test_read_records_names_a_broken_file(tmp_path):
     (tmp_path / "seed0000.json").write_text('{"schema": 1, "seed"')
     with pytest.raises(ValueError, match=r"seed0000.json is not a whole record"):
         runs.read_records(tmp_path)
-
-
-def test_compare_agrees_with_scipy_and_with_arithmetic_by_hand():
-    rng = np.random.default_rng(0)
-    a = pd.Series(rng.normal(size=12))
-    b = a + rng.normal(-0.3, 1, size=12)
-    got = compare(a, b.sample(frac=1, random_state=1))  # pairs by seed, not by position
-    assert got["p"] == stats.wilcoxon(b - a, alternative="less").pvalue
-    assert got["p_opposite"] == stats.wilcoxon(b - a, alternative="greater").pvalue
-    turned = compare(a, b, alternative="greater")
-    assert (turned["p"], turned["p_opposite"]) == (got["p_opposite"], got["p"])
-    interval = stats.ttest_rel(b, a).confidence_interval(0.95)
-    assert (got["low"], got["high"]) == pytest.approx(tuple(interval))
-    assert got["difference"] == pytest.approx((b - a).mean())
-    assert got["wins"] == ((b - a) < 0).sum()
-
-
-def test_compare_handles_ties_and_refuses_what_cannot_be_paired():
-    same = dict.fromkeys(range(5), 0.1)
-    assert compare(same, same)["p"] == compare(same, same)["p_opposite"] == 1.0
-    with pytest.raises(ValueError, match="seeds differ"):
-        compare({0: 0.1, 1: 0.2}, {0: 0.1, 2: 0.2})
-    with pytest.raises(ValueError, match="at least 2"):
-        compare({0: 0.1}, {0: 0.2})
-    with pytest.raises(ValueError, match="'lower'"):
-        compare(same, same, alternative="lower")
-
-
-def test_comparison_table_corrects_over_all_rows_and_looks_both_ways():
-    seeds = range(10)
-    shift = {"down": -1.0, "up": 1.0, "none": 0.0}
-    rows = [
-        {"loss": loss, "seed": s, "setting": name, "error": s + (step + 0.01 * s if loss == "gence" and step else 0)}
-        for name, step in shift.items()
-        for loss in ("ce", "gence")
-        for s in seeds
-    ]
-    table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"])
-    assert table["verdict"].tolist() == ["lower", "higher", "no difference shown"]
-    assert table["p_holm"].iloc[0] == pytest.approx(3 * 2**-10)  # the smallest of three is multiplied by three
-
-
-def test_several_candidates_are_corrected_together():
-    steps = {"ce": 0.0, "better": -1.0, "worse": 1.0, "same": 0.0}
-    rows = [
-        {"loss": loss, "seed": s, "setting": name, "error": s + step * (1 + 0.01 * s)}
-        for name in ("a", "b")
-        for loss, step in steps.items()
-        for s in range(10)
-    ]
-    table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate=["worse", "better", "same"])
-    assert table[["setting", "loss"]].to_numpy().tolist() == [[s, c] for s in "ab" for c in ("worse", "better", "same")]
-    assert table["verdict"].tolist() == ["higher", "lower", "no difference shown"] * 2
-    assert table["p_holm"].tolist() == pytest.approx([1, 6 * 2**-10, 1] * 2)
-    one = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate="better")
-    assert one["p_holm"].tolist() == pytest.approx([2 * 2**-10] * 2) and "loss" not in one
-    gaps = [row for row in rows if (row["setting"], row["loss"]) != ("b", "same")]
-    table = comparison_table(pd.DataFrame(gaps), ["error"], by=["setting"], candidate=["better", "same"])
-    assert table[["setting", "loss"]].to_numpy().tolist() == [["a", "better"], ["a", "same"], ["b", "better"]]
-    with pytest.raises(ValueError, match=r"no row of \['bettr'\]. The losses here are: better, ce"):
-        comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate=["bettr"])
-
-
-def test_a_verdict_is_made_over_the_rows_that_are_kept():
-    less = compare({n: 0.2 for n in range(5)}, {n: 0.1 for n in range(5)})
-    kept, all_rows = pd.DataFrame([less]), pd.DataFrame([less] * 2)
-    assert with_verdict(kept)["verdict"].tolist() == ["lower"]
-    assert with_verdict(all_rows)["verdict"].tolist() == ["no difference shown"] * 2
-    assert "verdict" not in kept
-
-
-def test_a_setting_cannot_hide_a_column_of_the_comparison():
-    rows = [{"loss": loss, "seed": s, "n": 500, "error": s} for loss in ("ce", "gence") for s in range(3)]
-    with pytest.raises(ValueError, match=r"its own column \['n'\]"):
-        comparison_table(pd.DataFrame(rows), ["error"], by=["n"])
 
 
 def test_a_grid_is_the_product_of_what_varies():
