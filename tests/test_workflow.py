@@ -74,7 +74,7 @@ def whole_record(identity: str, seed: int) -> str:
     of_checkpoints = {
         name: {"last": value, "best": value} for name, value in (("test", metrics), ("class_error", [0.5]))
     }
-    more = dict.fromkeys(("parameters", "recipe", "batch_sizes", "foreign", "history"), {})
+    more = {key: {} for key in ("parameters", "recipe", "batch_sizes", "foreign", "history")}
     more |= {"class_counts": [1], "best_epoch": 0, "train_error": 0.5, "provenance": {"commit": None, "device": "cpu"}}
     return json.dumps({"schema": runs.RECORD_SCHEMA, "identity": identity, "seed": seed, **of_checkpoints, **more})
 
@@ -594,6 +594,7 @@ def test_rows_of_the_users_own_table_stay_where_that_table_is_not(recorded, tmp_
     assert "av1451-elsewhere" in set(pd.read_csv(target)["identity"])
 
 
+@pytest.mark.filterwarnings("error:constrained_layout")
 def test_a_collected_table_is_drawn(recorded, tmp_path):
     target = tmp_path / "small.csv"
     with pytest.raises(FileNotFoundError, match=r"small\.csv is not there: collect the records first"):

@@ -617,8 +617,10 @@ def plot(table: Path, target: Path) -> Path:
     if not table.is_file():
         raise FileNotFoundError(f"{table} is not there: collect the records first (make collect GRID=...)")
     last = pd.read_csv(table).query("checkpoint == 'last'")
-    is_one = last["identity"].nunique() == 1
-    varied = [name for name in SETTINGS_SHOWN if name in last and (is_one or last[name].nunique(dropna=False) > 1)]
+    only = ("dataset", "model", "loss") if last["identity"].nunique() == 1 else ()
+    varied = [
+        name for name in SETTINGS_SHOWN if name in only or (name in last and last[name].nunique(dropna=False) > 1)
+    ]
     by_run = last.groupby("identity", sort=False)
     labels = [", ".join(f"{n} {g[n].iloc[0]}" if n != "loss" else g[n].iloc[0] for n in varied) for _, g in by_run]
     figure, axes = plt.subplots(1, 3, sharey=True, figsize=(12, 1.2 + 0.24 * len(labels)), layout="constrained")
