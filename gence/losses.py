@@ -34,7 +34,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
+from torch._C._functorch import (
+    TransformType,
+    get_interpreter_stack,
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+)
 from torch._subclasses import FakeTensor
 
 from gence._words import nearest
@@ -157,7 +163,7 @@ def generative_cross_entropy(
             return _in_dtype_of_cross_entropy(small, common)
         m = z.new_ones(len(z)) if mass is None else mass
         m = m if weight is None else m * weight.gather(0, y)
-        loss, *_ = _BatchScores.apply(z, m, y, strength, group, weight is None and sample_weight is None)
+        loss, *_ = _batch_scores(z, m, y, strength, group, weight is None and sample_weight is None)
         total = m.sum()
 
     if reduction == "none":
@@ -239,7 +245,7 @@ def _log_column_sums(z: Tensor, m: Tensor | None, group: dist.ProcessGroup | Non
     """(K,) log C_k = log sum_i m_i p_ik."""
     nowhere = torch.zeros(len(z), dtype=torch.long, device=z.device)  # no row has a label of its own
     m = z.new_ones(len(z)) if m is None else m
-    return _BatchScores.apply(z, m, nowhere, 0.0, group, False)[1]
+    return _batch_scores(z, m, nowhere, 0.0, group, False)[1]
 
 
 class _BatchScores(torch.autograd.Function):
@@ -283,7 +289,6 @@ class _BatchScores(torch.autograd.Function):
         ctx.mark_non_differentiable(c, d)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(m, y, e, c, d)
-        ctx.save_for_forward(m, y, e, c, d)
 
     @staticmethod
     def backward(ctx, g: Tensor | None, h: Tensor | None, of_e: Tensor | None, *_) -> tuple[Tensor | None, ...]:
@@ -322,18 +327,39 @@ class _BatchScores(torch.autograd.Function):
                 by_z = by_z + of_e * e
         return by_z, None, None, None, None, None
 
+
+class _BatchScoresBothWays(_BatchScores):
+    """With the forward-mode derivative, which torch.compile does not take."""
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
+        _BatchScores.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[1:3], *output[2:])
+
     @staticmethod
     def jvp(ctx, by_z: Tensor | None, *_) -> tuple[Tensor | None, ...]:
-        """The derivative in a direction of the logits; rows with m_i = 0 have e_ik = 0 and no part in it."""
-        m, y, e, c, d = ctx.saved_tensors
+        """The derivative in a direction of the logits, from e alone, so that it can be differentiated again."""
+        m, y, e, c, _ = ctx.saved_tensors
         with _without_autocast(e):
-            e_z = e * by_z
-            by_log_p = by_z - (e_z.sum(1) if len(c) == 0 else e_z @ c.exp())[:, None]
-            by_e = e * by_log_p
-            of_columns = _over_group(m @ by_e, dist.ReduceOp.SUM, ctx.group)
+            scale = torch.ones_like(e[0]) if len(c) == 0 else c.exp()
+            s = torch.where(m == 0, 1.0, e @ scale)
+            by_e = e * by_z
+            by_log_p = by_z - ((by_e @ scale) / s)[:, None]
+            d, of_columns = (_over_group((m / s) @ x, dist.ReduceOp.SUM, ctx.group) for x in (e, e * by_log_p))
             by_log_c = torch.where(d > 0, of_columns / d, 0.0)
             terms = m * (ctx.strength * by_log_c.gather(0, y) - by_log_p.gather(1, y[:, None])[:, 0])
         return terms, by_log_c, by_e, None, None
+
+
+def _batch_scores(*inputs) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling():
+        return _BatchScores.apply(*inputs)
+    if [level.key() for level in get_interpreter_stack() or ()].count(TransformType.Jvp) > 1:
+        raise NotImplementedError(  # torch would leave the inner derivative out, without a word
+            "GenCE has no forward-mode derivative of a forward-mode derivative. Take one of the two in reverse mode, as "
+            "torch.func.hessian does: jacfwd(jacrev(loss))."
+        )
+    return _BatchScoresBothWays.apply(*inputs)
 
 
 # torch binds the arguments of every call to the signature, and would work it out anew each time (60 microseconds).
@@ -506,7 +532,7 @@ def _targets(
     mass = None if sample_weight is None else _row_weights(sample_weight, _label_shape(input)).to(z.dtype)
     if target.shape == input.shape:
         return None, _rows(target).to(z.dtype), mass
-    y = target.reshape(-1).long()
+    y = target if target.dim() == 1 and target.dtype == torch.long else target.reshape(-1).long()
     kept = _kept(y, z.shape[1], ignore_index)
     if kept is None:
         return y, None, mass
@@ -555,7 +581,7 @@ def _known(x: Tensor) -> Tensor | None:
         return None
     while is_functorch_wrapped_tensor(x):
         x = get_unwrapped(x)
-    return None if isinstance(x, FakeTensor) else x.detach()
+    return None if isinstance(x, FakeTensor) else x
 
 
 def _label_shape(input: Tensor) -> tuple[int, ...]:
@@ -1138,8 +1164,8 @@ def present_class_cross_entropy(
     """
     batch = _Batch(input, target, ignore_index, sample_weight)
     counts = batch.counts()
-    nothing = torch.zeros_like(batch.z[:1])
-    carried = batch.q.sum(0) if batch.y is None else nothing.scatter_add(1, batch.y[None], counts[None])[0]
+    nothing = batch.z.new_zeros(batch.z.shape[1])
+    carried = batch.q.sum(0) if batch.y is None else nothing.scatter_add(0, batch.y, counts)
     batch.z = batch.z.masked_fill(carried == 0, -torch.inf)
     return batch.reduce(batch.nll(), reduction)
 
@@ -1221,7 +1247,8 @@ def mmce_loss(
 
 
 def _float(input: Tensor) -> Tensor:
-    return input.to(_working_dtype(input.dtype))
+    dtype = _working_dtype(input.dtype)
+    return input if input.dtype == dtype else input.to(dtype)
 
 
 def _generative(batch: _Batch, nll: Tensor, strength: float) -> Tensor:
@@ -1259,8 +1286,7 @@ def _class_counts(class_counts: Tensor | Sequence[float], input: Tensor) -> Tens
     n_classes = input.shape[min(1, input.dim() - 1)]
     if counts.shape != (n_classes,):
         raise ValueError(
-            f"class_counts must hold one number for each of the {n_classes} classes, but has the shape "
-            f"{tuple(counts.shape)}. {_COUNT}"
+            f"class_counts must hold one number for each of the {n_classes} classes, but is {counts.tolist()}. {_COUNT}"
         )
     if not _is_traced():
         _check_counts(counts)
