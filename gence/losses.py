@@ -356,8 +356,8 @@ def _batch_scores(*inputs) -> tuple[Tensor, ...]:
         return _BatchScores.apply(*inputs)
     if [level.key() for level in get_interpreter_stack() or ()].count(TransformType.Jvp) > 1:
         raise NotImplementedError(  # torch would leave the inner derivative out, without a word
-            "GenCE has no forward-mode derivative of a forward-mode derivative. Take one of the two in reverse mode, as "
-            "torch.func.hessian does: jacfwd(jacrev(loss))."
+            "GenCE has no forward-mode derivative of a forward-mode derivative. Take one of the two in reverse mode, "
+            "as torch.func.hessian does: jacfwd(jacrev(loss))."
         )
     return _BatchScoresBothWays.apply(*inputs)
 
