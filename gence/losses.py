@@ -481,11 +481,14 @@ def _is_soft(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index:
     fault = _fault(input, target, weight, ignore_index)
     if fault is None:
         return target.shape == input.shape
+    kind = ValueError
     try:
         F.cross_entropy(input.detach(), target, weight, ignore_index=ignore_index)
-    except Exception as error:
-        raise type(error)(fault) from None
-    raise ValueError(fault)
+    except (ValueError, IndexError, RuntimeError, TypeError) as error:
+        kind = type(error)
+    except Exception:  # torch.vmap has assertions of its own
+        pass
+    raise kind(fault)
 
 
 def _fault(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> str | None:

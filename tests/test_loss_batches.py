@@ -1,4 +1,4 @@
-"""What every loss of the registry makes of a batch: ignored labels, class probabilities, sample weights, types, nothing.
+"""What every loss makes of a batch: ignored labels, class probabilities, sample weights, types of labels, nothing.
 
 The expected values are loops over the formulas in float64 (`loops` below), or equivalent batches: without the rows that
 do not count, with rows repeated.
@@ -6,7 +6,9 @@ do not count, with rows repeated.
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -108,7 +110,7 @@ def loops(
 
 
 def batch_loss(name: str, p: list, t: list, s: list) -> float:
-    """Cross-entropy plus 2 MMCE, with u_i = m_i (c_i - r_i) over the mass of all, or of the right and the wrong rows."""
+    """Cross-entropy plus 2 MMCE, with u_i = m_i (c_i - r_i) over the mass of all, or of the right or wrong rows."""
     n = sum(s)
     y = [row.index(1.0) for row in t]
     r, c = references.confidence_and_hit(p, y)
@@ -158,18 +160,20 @@ def test_many_classes_and_the_default_label(name: str) -> None:
     close(make_loss(name, **counts)(z, y), make_loss(name, **counts)(z[kept], y[kept]))
 
 
-@pytest.mark.parametrize("label", [K, -1, -K, 200, -101])
 @every_loss
-def test_a_label_out_of_bounds_is_named(name: str, label: int) -> None:
-    z, y = normal(5, K), labels(5)
-    y[3] = label
-    says = f"label {label} is out of bounds: with 4 classes labels lie in 0..3.*ignore_index, which is -100"
-    with pytest.raises(IndexError, match=says):
-        build(name)(z, y)
-    with pytest.raises(IndexError, match=says):
-        build(name)(z[None].expand(2, -1, -1).movedim(1, -1), y.expand(2, -1)[:, :1].expand(-1, K))
-    with pytest.raises(IndexError, match=says):
-        torch.vmap(build(name))(torch.stack([z, z]), torch.stack([y, y]))
+def test_a_label_out_of_bounds_is_named(name: str) -> None:
+    """In a batch, with positions, and under torch.vmap."""
+    for label in (K, -1, -K, 200, -101):
+        z, y = normal(5, K), labels(5)
+        y[3] = label
+        says = f"label {label} is out of bounds: with 4 classes labels lie in 0..3.*ignore_index, which is -100"
+        for call, logits, target in (
+            (build(name), z, y),
+            (build(name), z.T[None], y[None]),
+            (torch.vmap(build(name)), z.expand(2, 5, K), y.expand(2, 5)),
+        ):
+            with pytest.raises(IndexError, match=says):
+                call(logits, target)
 
 
 # --- Class probabilities ------------------------------------------------------------------------------------------
@@ -193,11 +197,9 @@ def test_mixed_labels_are_the_formula(name: str) -> None:
     for q in (mixed, normal(8, K, seed=2).softmax(1)):
         for reduction in REDUCTIONS:
             close(build(name, reduction=reduction)(z, q), loops(name, z, q, [1.0] * 8, reduction), atol=1e-10)
-        each = build(name, reduction="none").eval()
-        assert (
-            torch.autograd.gradcheck(lambda v, q=q, f=each: f(v, q), z.clone().requires_grad_())
-            or name == "gence_tracked"
-        )
+        if name != "gence_tracked":  # whose gradient is that of another value
+            each = build(name, reduction="none")
+            assert torch.autograd.gradcheck(lambda v, q=q, f=each: f(v, q), z.clone().requires_grad_())
     close(
         build("focal")(z, mixed),
         (share[:, 0] * build("focal", reduction="none")(z, y)).mean()
@@ -213,7 +215,7 @@ def test_mmce_refuses_probabilities(name: str) -> None:
 
 @every_loss
 def test_an_index_to_ignore_is_for_labels(name: str) -> None:
-    with pytest.raises(RuntimeError, match="ignore_index = 1 is for class indices.*sample_weight of 0"):
+    with pytest.raises(RuntimeError, match=r"ignore_index = 1 is for class indices.*sample_weight of 0"):
         build(name, ignore_index=1)(normal(3, K), normal(3, K).softmax(1))
 
 
@@ -279,23 +281,20 @@ BAD_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_WEIGHTS)
 @every_loss
-def test_bad_sample_weights_are_named(name: str, kind: str) -> None:
-    weight, says = BAD_WEIGHTS[kind]
-    with pytest.raises(ValueError, match=says):
-        build(name)(normal(5, K), labels(5), sample_weight=weight)
+def test_bad_sample_weights_are_named(name: str) -> None:
+    for weight, says in BAD_WEIGHTS.values():
+        with pytest.raises(ValueError, match=says):
+            build(name)(normal(5, K), labels(5), sample_weight=weight)
 
 
 # --- Types, and nothing at all ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 @every_loss
-def test_labels_of_any_integer_type(name: str, dtype: torch.dtype) -> None:
-    z, y = 2 * normal(8, K), torch.tensor([1, 1, 3, 2, 0, 1, 2, 3])
-    for here in (y, y + (y == 1) * 6):  # where 7 is ignored
-        options = {"ignore_index": 7}
+def test_labels_of_any_integer_type(name: str) -> None:
+    z, y, options = 2 * normal(8, K), torch.tensor([1, 1, 3, 2, 0, 1, 2, 3]), {"ignore_index": 7}
+    for dtype, here in itertools.product(INTEGERS, (y, torch.where(y == 1, 7, y))):
         for one, other in zip(
             value_and_gradient(name, z, here.to(dtype), options),
             value_and_gradient(name, z, here, options),
@@ -358,16 +357,11 @@ BAD_TARGETS = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_TARGETS)
 @every_loss
-def test_bad_targets_are_named(name: str, kind: str) -> None:
-    target, says = BAD_TARGETS[kind]
-    with pytest.raises((ValueError, RuntimeError, TypeError), match=says):
-        build(name)(normal(5, K), target)
-
-
-@every_loss
-def test_integer_logits_are_named(name: str) -> None:
+def test_bad_targets_and_logits_are_named(name: str) -> None:
+    for target, says in BAD_TARGETS.values():
+        with pytest.raises((ValueError, RuntimeError, TypeError), match=says):
+            build(name)(normal(5, K), target)
     with pytest.raises(RuntimeError, match=r"torch.int64 and the shape \(5, 4\).*float output of the network"):
         build(name)(torch.ones(5, K, dtype=torch.long), labels(5))
 
@@ -629,8 +623,8 @@ def test_class_counts_are_checked_when_the_loss_is_built(name: str) -> None:
 
 N_RELATIVES = 400
 SHAPES = {"N-K": (6, K), "N-K-d": (2, K, 3), "N-K-d1-d2": (1, K, 2, 3), "K": (K,), "N=1": (1, K)}
-LABELS = ("int64", "uint8", "int8", "int32", "soft", "one-hot", "too large", "negative", "float", "other shape")
-WEIGHTS = ("none", "none", "some", "with zeros", "bool", "negative", "other shape")
+LABELS = 3 * ("int64", "uint8", "int8", "int32", "soft", "one-hot") + ("too large", "negative", "float", "other shape")
+WEIGHTS = 4 * ("none", "some", "with zeros", "bool") + ("negative", "other shape")
 
 
 class Relative(NamedTuple):
@@ -654,7 +648,7 @@ def relative(seed: int) -> Relative:
 
     name, kind, weights, how = pick(list(REGISTRY)), pick(LABELS), pick(WEIGHTS), pick(("plain", "autocast", "vmap"))
     dtype = pick((torch.float64, torch.float32, torch.float16, torch.bfloat16))
-    shape, reduction, index = SHAPES[pick(list(SHAPES))], pick(reductions(name)), pick((-100, 2, 99))
+    shape, reduction, index = SHAPES[pick(list(SHAPES))], pick(reductions(name)), pick((-100, -100, 2, 99))
     z = (2 * normal(*shape, seed=seed)).to(dtype)
     where = min(len(shape) - 1, 1)
     label_shape = tuple(n for i, n in enumerate(shape) if i != where)
@@ -720,14 +714,14 @@ def relative(seed: int) -> Relative:
         else:
             nothing = {"sum": torch.zeros(()), "mean": torch.full((), math.nan), "none": torch.zeros(m)}
             expected = nothing[reduction]
-    says = "|".join(fault.replace("(", r"\(").replace(")", r"\)") for fault in faults)
+    says = "|".join(map(re.escape, faults))
     return Relative(build(name, **options), (z, target, weight), expected, says, how)
 
 
 def called(one: Relative) -> Tensor:
     given = [x for x in one.call if x is not None]
     if one.how == "vmap":
-        return torch.vmap(one.loss)(*(x[None] for x in given))[0]
+        return torch.vmap(one.loss.eval())(*(x[None] for x in given))[0]
     with torch.autocast("cpu", torch.bfloat16, enabled=one.how == "autocast"):
         return one.loss(*given)
 
@@ -756,7 +750,6 @@ def test_random_relatives_are_right_or_refused_with_a_reason(block: int) -> None
 
 def test_the_relatives_hold_both_kinds() -> None:
     drawn = [relative(seed) for seed in range(N_RELATIVES)]
-    assert {one.loss._get_name() for one in drawn} >= {"GenCELoss", "TrackedGenCELoss", "focal_loss"} or True
     refused = sum(bool(one.says) for one in drawn)
     assert (
         150 < refused < 300 and sum(one.expected is not None and one.expected.isfinite().all() for one in drawn) > 100
