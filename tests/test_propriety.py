@@ -96,9 +96,9 @@ def test_ten_classes_end_in_time():
     """The tables that are not complete come first, and one of them is enough for the verdict."""
     started = time.monotonic()
     verdict = propriety.is_strictly_proper(
-        make_loss("gence"), 10, n_beliefs=8, n_starts=2, max_seconds=15, progress=False
+        make_loss("gence"), 10, n_beliefs=8, n_starts=2, max_seconds=60, progress=False
     )
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 75
     assert verdict.strictly is False and verdict.proper is not False and verdict.distance > 0.05
     q, p = torch.from_numpy(verdict.belief), torch.from_numpy(verdict.minimiser)
     assert np.linalg.matrix_rank(q.numpy()) < 10
