@@ -138,9 +138,9 @@ def judge(
     Returns:
         One row for each prediction: ``id``, ``says``, ``family``, ``grid``, ``dataset``, ``rho``, ``terms``,
         ``metric``, ``checkpoint``, ``expect``, ``pilot_seen``, ``verdict_before``; ``n`` (paired seeds),
-        ``difference``, ``typical``, ``low``, ``high``, ``side`` as of :func:`gence.statistics.compare`; ``p``, and for a margin
-        ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an open row, the smaller);
-        and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
+        ``difference``, ``typical``, ``low``, ``high``, ``side`` as of :func:`gence.statistics.compare`; ``p``, and for
+        a margin ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an open row, the
+        smaller); and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
 
     Raises:
         ValueError: the runs of a sum of terms have different seeds.
