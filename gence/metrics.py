@@ -705,7 +705,7 @@ def _half_rounding(p: NDArray[np.floating]) -> float:
     off by three, exp(log p) by 1 + |log p|, log K on average. float16 also has an absolute error.
     """
     tensor = torch.from_numpy(np.require(p, requirements=["C", "W"]))
-    for dtype, unit, smallest in ((torch.bfloat16, 2**-9, 0.0), (torch.float16, 2**-11, 2**-25)):  # coarsest first
+    for dtype, unit, smallest in ((torch.bfloat16, 2**-8, 0.0), (torch.float16, 2**-11, 2**-25)):  # coarsest first
         if torch.equal(tensor.to(dtype).to(tensor.dtype), tensor):
             return unit * (3 + math.log(p.shape[1])) + smallest * p.shape[1]
     return 0.0
