@@ -299,13 +299,14 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     if not ((p >= 0) & (p <= 1) | np.isnan(p)).all():
         raise ValueError(f"p-values lie in [0, 1], but got {p[(p < 0) | (p > 1)].tolist()}")
     table = p.reshape(len(p), -1)
-    corrected, standing = np.full(table.shape, np.nan), (~np.isnan(table)).sum(axis=1)
-    largest = 0.0
-    for row, column in zip(*np.unravel_index(np.argsort(table, axis=None, kind="stable"), table.shape), strict=True):
-        if standing[row] and not np.isnan(table[row, column]):
-            largest = max(largest, min(1.0, np.count_nonzero(standing) * table[row, column]))
-            corrected[row, column] = largest
-            standing[row] -= 1
+    asked = np.flatnonzero(~np.isnan(table))
+    order = asked[np.argsort(table.flat[asked], kind="stable")]
+    place = np.full(table.shape, -1)
+    place.flat[order] = np.arange(len(order))
+    # A row still stands at a step if its last hypothesis has not been rejected before it.
+    standing = (place.max(axis=1, keepdims=True) >= np.arange(len(order))).sum(axis=0)
+    corrected = np.full(table.shape, np.nan)
+    corrected.flat[order] = np.maximum.accumulate(np.minimum(1, standing * table.flat[order]))
     return corrected.reshape(p.shape)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gence import predictions, runs
+from gence import predictions, runs, statistics
 from gence.predictions import groups_of_classes, judge, load_predictions, variants
 
 SEEDS = 20
@@ -60,31 +60,49 @@ def test_a_known_effect_gets_its_verdict(gap, expect, verdict):
     assert verdicts(table, prediction("gence @ 8 - ce @ 8", expect)) == [verdict]
 
 
-def test_effect_interval_and_p_value_are_those_of_scipy():
+def test_difference_interval_and_p_values_are_those_of_scipy():
     table = records(ce_8=0.2, gence_8=0.195, ce_64=0.2, gence_64=0.2)
     asked = prediction("gence @ 8 - ce @ 8 - gence @ 64 + ce @ 64", "< 0"), prediction("ce @ 8 - ce @ 64", "0 +- 0.01")
     found = judge(list(asked), lambda grid: table)
     wide = table.assign(run=table.loss + table.batch_size).pivot(index="seed", columns="run", values="error")
     sums = wide.gence8 - wide.ce8 - wide.gence64 + wide.ce64, wide.ce8 - wide.ce64
-    one_sided = stats.wilcoxon(sums[0], alternative="less").pvalue
-    two = [stats.wilcoxon(sums[1] + m, alternative=a).pvalue for m, a in ((-0.01, "less"), (0.01, "greater"))]
-    assert np.allclose(found.p, [one_sided, max(two)], rtol=1e-9)
-    assert np.allclose(found.p_holm, runs.holm([one_sided, max(two)]))
+    p = {
+        (shift, side): stats.wilcoxon(sums[1] + shift, alternative=side).pvalue
+        for shift in (-0.01, 0.01)
+        for side in ("less", "greater")
+    }
+    inside = max(p[-0.01, "less"], p[0.01, "greater"])
+    outside = min(1, 2 * min(p[0.01, "less"], p[-0.01, "greater"]))
+    assert np.allclose(found.p, [stats.wilcoxon(sums[0]).pvalue, inside], rtol=1e-9)
+    assert np.allclose(found.p_outside, [np.nan, outside], rtol=1e-9, equal_nan=True)
+    assert inside < found.p[0] and np.allclose(found.p_holm, [2 * found.p[0], 2 * inside])  # two rows
     for row, values in zip(found.itertuples(), sums, strict=True):
-        low, high = stats.t.interval(0.95, SEEDS - 1, values.mean(), stats.sem(values))
-        assert np.allclose([row.effect, row.low, row.high], [values.mean(), low, high], atol=1e-12)
+        compared = statistics.compare(0 * values, values)
+        assert np.allclose([row.difference, row.low, row.high], [compared[k] for k in ("difference", "low", "high")])
 
 
-def test_holm_counts_all_predictions():
-    """One of many: an effect that is clear alone is not when forty others are asked with it."""
+def test_met_and_refuted_need_the_same_evidence():
+    """Whatever the gap, a prediction is met exactly where its opposite is refuted."""
+    for expected, opposite in (("< 0", "> 0"), ("> 0", "< 0")):
+        seen = set()
+        for gap in np.linspace(-0.008, 0.008, 9):
+            table = records(ce_8=0.2, gence_8=0.2 + gap)
+            pair = [verdicts(table, prediction("gence @ 8 - ce @ 8", e))[0] for e in (expected, opposite)]
+            assert pair in (["met", "refuted"], ["refuted", "met"], ["open", "open"])
+            seen.add(pair[0])
+        assert seen == {"met", "refuted", "open"}
+
+
+def test_holm_counts_the_predictions_of_a_family_and_no_others():
+    """One of many: an effect that is clear alone is not when four hundred others are asked with it."""
     rng = np.random.default_rng(3)
     table = records(ce_8=0.2, gence_8=0.2)
     change = np.concatenate([np.zeros(SEEDS), rng.normal(-0.003, 0.004, SEEDS)])
     table["error"] = np.concatenate([table.error[:SEEDS]] * 2) + change
     asked = prediction("gence @ 8 - ce @ 8", "< 0")
     assert verdicts(table, asked) == ["met"]
-    others = [prediction("gence @ 8 - ce @ 8", "> 0")] * 400
-    assert verdicts(table, asked, *others)[0] == "open"
+    assert verdicts(table, asked, *[prediction("gence @ 8 - ce @ 8", "0 +- 0.003")] * 60)[0] == "open"
+    assert verdicts(table, asked, *[prediction("gence @ 8 - ce @ 8", "> 0", grid="h")] * 60)[0] == "met"
 
 
 def test_a_run_that_is_missing_is_not_run_and_never_met():
@@ -120,6 +138,7 @@ def test_variants_and_groups_are_told_apart():
         ({"expect": "<0"}, "is not allowed"),
         ({"over": [{"rho": 1, "terms": "gence @ 16 ce @ 16"}]}, "write terms as"),
         ({"why": ""}, "lacks why"),
+        ({"pilot_seen": True}, "pilot_seen = True of P is not allowed"),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, change, message):
@@ -158,6 +177,17 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
         )
         mine = [item for item in asked if item["grid"] == grid]
         assert "not run" not in verdicts(table, *mine)
+
+
+def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_said():
+    asked = [item for file in ROUNDS for item in load_predictions(file)]
+    assert {item["pilot_seen"] for item in asked} == {"yes", "near", "no"}
+    before = pd.Series([item["verdict_before"] for item in asked]).value_counts()
+    assert before.to_dict() == {"met": 36, "open": 15, "refuted": 3}
+    # With ten seeds no family is so large that its smallest p cannot reach the level.
+    sizes = pd.Series([item["family"] for item in asked]).value_counts()
+    seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10}
+    assert all(size * 2.0 ** (1 - seeds[family]) < 0.05 for family, size in sizes.items())
 
 
 STATUS = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
