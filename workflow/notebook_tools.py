@@ -367,7 +367,8 @@ def claims() -> list[dict[str, str]]:
 def ledger() -> str:
     """The claim ledger as a Markdown page body: one section for each status, one block for each claim."""
     headings = {"fails": "Does not hold", "holds": "Holds", "open": "Open"}
-    lines: list[str] = []
+    printed = "*As printed*: the verdict is arithmetic on the cells that the paper prints; no run of ours is behind it."
+    lines = ["", printed]
     for status, heading in headings.items():
         chosen = [claim for claim in claims() if claim["status"] == status]
         if chosen:
@@ -379,8 +380,10 @@ def _ledger_entry(claim: dict[str, str]) -> str:
     evidence = [f"[{kind}](../{claim[kind].split('#')[0]})" for kind in ("derivation", "check") if claim.get(kind)]
     if claim.get("test"):
         evidence.append(f"`{claim['test'].removeprefix('tests/')}`")
+    # What is counted in the printed cells says nothing about new runs.
+    as_printed = ", *as printed*" if claim.get("basis") == "printed" else ""
     return (
-        f"**{claim['id']}** ({claim['source']}). {claim['statement']}\n\n"
+        f"**{claim['id']}**{as_printed} ({claim['source']}). {claim['statement']}\n\n"
         f"> {claim['note']} *Evidence:* {', '.join(evidence)}\n"
     )
 
