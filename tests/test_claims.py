@@ -47,9 +47,7 @@ def test_ids_are_unique_and_every_row_is_whole():
     assert len(CLAIMS) == len(nb.claims())
     for claim in CLAIMS.values():
         assert claim["status"] in ("holds", "fails", "open")
-        assert claim.get("basis", "printed") == "printed", (
-            f"{claim['id']}: unknown basis"
-        )
+        assert claim.get("basis", "printed") == "printed", f"{claim['id']}: unknown basis"
         for key in ("statement", "source", "note"):
             assert str(claim.get(key, "")).strip(), f"{claim['id']} has no {key}"
 
