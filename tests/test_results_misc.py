@@ -165,21 +165,18 @@ def decisions(records):
 
 
 @pytest.mark.claim("hybrid-laptop")
-def test_the_hybrid_decides_like_gence_and_not_like_afl(tmp_path):
-    """Image by image: a hybrid without its batch term would decide like AFL, one without its focal factor as GenCE."""
-    names = ("adafocal", "gence", "gence_adafocal", "gence_focal")
-    trained = {loss: last(tmp_path, loss=loss, seeds=list(range(6))).set_index("seed", drop=False) for loss in names}
-    decided = {loss: decisions(records) for loss, records in trained.items()}
+def test_the_hybrid_decides_more_images_like_gence_than_like_afl(tmp_path):
+    """Other seeds than on the page. A hybrid without its batch term would be AFL, and nearer to that."""
+    seeds = list(range(12))
+    decided = {
+        loss: decisions(last(tmp_path, loss=loss, seeds=seeds)) for loss in ("adafocal", "gence", "gence_adafocal")
+    }
 
     def apart(loss):
-        return np.array([(decided["gence_adafocal"][seed] != decided[loss][seed]).mean() for seed in range(6)])
+        return np.array([(decided["gence_adafocal"][seed] != decided[loss][seed]).mean() for seed in seeds])
 
-    assert (apart("gence") < apart("adafocal")).all() and apart("gence").mean() < 0.6 * apart("adafocal").mean()
-    assert apart("gence").min() > 0.01
-    hybrid, gence, afl, fixed = (trained[loss].error for loss in ("gence_adafocal", "gence", "adafocal", "gence_focal"))
-    assert abs((hybrid - gence).mean()) < 0.01
-    assert (hybrid - afl).mean() < -0.01 and (hybrid < afl).sum() >= 5
-    assert (fixed - gence).mean() > 0.005
+    assert apart("gence").min() > 0
+    assert statistics.signed_rank_p(apart("gence") - apart("adafocal"), "less") < 0.05
 
 
 @pytest.mark.claim("ats-bins-laptop")
