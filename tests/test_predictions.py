@@ -28,6 +28,7 @@ def records(**effects: float) -> pd.DataFrame:
     for name, mean in effects.items():
         loss, size = name.rsplit("_", 1)
         own = rng.normal(0, 0.004, SEEDS)
+        own -= own.mean()  # the effects are those asked for, not those that chance adds
         for seed in range(SEEDS):
             error = mean + shared[seed] + own[seed]
             rows.append({"loss": loss, "batch_size": size, "seed": seed, "error": error, "rho": 50.0})
@@ -37,7 +38,8 @@ def records(**effects: float) -> pd.DataFrame:
 
 
 def prediction(terms: str, expect: str, **more) -> dict:
-    fixed = {"id": "P", "says": "s", "why": "w", "grid": "g", "metric": "error", "checkpoint": "last", "rho": 50}
+    fixed = {"id": "P", "says": "s", "why": "w", "grid": "g", "family": "g", "metric": "error", "rho": 50}
+    fixed |= {"checkpoint": "last"}
     return fixed | {"terms": terms, "expect": expect} | more
 
 
