@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from gence import data, losses, models, recipes, reports, training
+from gence import data, predictions, reports, statistics
 
 # Tables 3 and 4 of the paper, in per cent. Columns: CE, Brier, MMCE, FLSD, DFL, AFL, GenCE. Rows: ResNet-50,
 # ResNet-110, Wide-ResNet, DenseNet-121, at rho = 10, then at rho = 100.
@@ -75,18 +76,20 @@ def test_gence_does_not_beat_all_baselines_everywhere():
     assert won(stored(4, "ClasswiseECE", "before_ats")) == 0
 
 
-def runs_of(loss: str, batch_size: int | str, epochs: int, lr: float, rho: float, n: int, seeds: range) -> np.ndarray:
-    """Test error of each class, one row for each seed."""
-    splits = [data.load_splits("digits", seed, n, rho) for seed in seeds]
-    nets = [models.make_model("mlp", 64, 10, seed) for seed in seeds]
-    options = {"class_counts": splits[0].class_counts.tolist()} if loss == "logit_adjustment" else {}
-    recipe = recipes.make_recipe("laptop", batch_size=batch_size, epochs=epochs, lr=lr)
-    outcomes = training.train_many(nets, splits, losses.make_loss(loss, **options), recipe, seeds, progress=False)
-    wrong = [
-        outcome.logits["last"]["test"].argmax(1) != split.y_test
-        for outcome, split in zip(outcomes, splits, strict=True)
-    ]
-    return np.array([[w[split.y_test == k].mean() for k in range(10)] for w, split in zip(wrong, splits, strict=True)])
+def trained(tmp_path, seeds: str, losses: list[str], **settings) -> pd.DataFrame:
+    """The records of an MLP on the digits at the end of training, with the error of the head and of the tail."""
+    grid = {"fixed": {"seeds": seeds, **settings}, "vary": {"loss": losses}}
+    records = reports.train_grid(grid, tmp_path, progress=False)
+    last = records[records["checkpoint"] == "last"]
+    return last.join(predictions.groups_of_classes(last)).set_index("seed")
+
+
+def compared(
+    records: pd.DataFrame, metric: str, candidate: str, baseline: str = "ce", margin: float | None = None
+) -> dict[str, float]:
+    return statistics.compare(
+        *(records[records["loss"] == loss][metric] for loss in (baseline, candidate)), margin=margin
+    )
 
 
 def test_a_small_batch_of_a_long_tail_lacks_the_tail():
@@ -99,44 +102,89 @@ def test_a_small_batch_of_a_long_tail_lacks_the_tail():
     assert expected[0] < 0.01 and expected[9] > 0.85 and 4 < expected.sum() < 4.5
 
 
-SEEDS = range(6)
+LONG_TAIL = {"n_per_class": 50, "rho": 50.0}
 
 
 @pytest.fixture(scope="module")
-def short_run() -> dict[str, np.ndarray]:
-    """An imbalance ratio of 50, batches of 16, and few epochs; all seeds of the page, because single ones spread."""
-    return {loss: runs_of(loss, 16, 30, 0.1, 50, 50, range(20)) for loss in ("ce", "gence", "logit_adjustment")}
+def short_run(tmp_path_factory) -> pd.DataFrame:
+    """An imbalance ratio of 50, batches of 16, and few epochs."""
+    losses = ["ce", "gence", "logit_adjustment"]
+    return trained(tmp_path_factory.mktemp("short"), "0-11", losses, batch_size=16, epochs=15, **LONG_TAIL)
 
 
 @pytest.mark.claim("tails-slow")
 def test_after_a_short_training_gence_is_behind(short_run):
-    assert short_run["gence"].mean() > short_run["ce"].mean() + 0.01
+    found = compared(short_run, "error", "gence")
+    assert found["p"] < 0.05 and found["side"] == 1
+    assert found["difference"] > 0.01
 
 
 @pytest.mark.claim("tails-rival")
-def test_logit_adjustment_is_the_stronger_rival(short_run):
-    head, tail = ({loss: errors[:, at].mean() for loss, errors in short_run.items()} for at in ([0, 1, 2], [7, 8, 9]))
-    assert tail["logit_adjustment"] < min(tail["gence"], tail["ce"]) - 0.1
-    assert head["logit_adjustment"] > head["gence"]
+def test_logit_adjustment_is_the_stronger_rival(tmp_path, short_run):
+    whole = {"batch_size": "full", "epochs": 100, "lr": 0.2}
+    for records in (short_run, trained(tmp_path, "0-7", ["ce", "gence", "logit_adjustment"], **whole, **LONG_TAIL)):
+        for baseline in ("ce", "gence"):
+            found = compared(records, "tail", "logit_adjustment", baseline)
+            assert found["p"] < 0.01 and found["difference"] < -0.1
+        assert compared(records, "head", "logit_adjustment", "gence")["difference"] > 0  # what it pays
+
+
+def gains(tmp_path, rho: float, epochs: int, seeds: str = "0-9") -> dict[str, dict[str, float]]:
+    """(GenCE - CE in batches of 16) against (GenCE - CE on the full batch), for the error and that of the tail."""
+    settings = {"n_per_class": 50, "rho": rho}
+    small = trained(tmp_path, seeds, ["ce", "gence"], batch_size=16, epochs=epochs, **settings)
+    whole = trained(tmp_path, seeds, ["ce", "gence"], batch_size="full", epochs=200, lr=0.2, **settings)
+    found = {}
+    for metric, margin in (("error", 0.01), ("tail", 0.03)):
+        gain = [r[r["loss"] == "gence"][metric] - r[r["loss"] == "ce"][metric] for r in (whole, small)]
+        found[metric] = statistics.compare(*gain, margin=margin)
+    return found
 
 
 @pytest.mark.claim("tails-batch")
-def test_the_gain_in_the_tail_needs_small_batches():
-    def gain(batch_size, epochs, lr):
-        ce, gence = (runs_of(loss, batch_size, epochs, lr, 10, 50, SEEDS) for loss in ("ce", "gence"))
-        return (gence - ce)[:, 7:].mean()
+def test_the_gain_of_small_batches_belongs_to_long_tails(tmp_path):
+    long_tail = gains(tmp_path, 10.0, 62)
+    for found in long_tail.values():
+        assert found["p"] < 0.05 and found["side"] == -1
+    balanced = gains(tmp_path, 1.0, 25)
+    for metric, found in balanced.items():
+        assert found["p_equivalence"] < 0.05
+        assert abs(found["typical"]) < abs(long_tail[metric]["typical"])
 
-    small, whole = gain(16, 62, 0.1), gain("full", 120, 0.2)
-    assert small < -0.01
-    assert whole > small + 0.01
+
+def no_gain(ce: pd.Series, gence: pd.Series, margin: float) -> bool:
+    """Whether a gain of `margin` is excluded."""
+    return bool(statistics.signed_rank_p(gence - ce + margin, "greater") < 0.05)
+
+
+@pytest.mark.claim("scarce-error")
+def test_scarce_labels_are_not_saved(tmp_path):
+    for n, epochs in ((2, 100), (5, 60)):
+        records = trained(tmp_path, "0-11", ["ce", "gence"], batch_size=16, epochs=epochs, n_per_class=n)
+        ce, gence = (records[records["loss"] == loss]["error"] for loss in ("ce", "gence"))
+        assert no_gain(ce, gence, 0.01)
+        assert not no_gain(ce, gence - 0.015, 0.01)  # the same rule sees a gain of one and a half points
 
 
 @pytest.mark.claim("scarce-nll")
+def test_with_scarce_labels_nll_gains_and_with_many_it_does_not(tmp_path):
+    few = trained(tmp_path, "0-9", ["ce", "gence"], batch_size=16, epochs=100, n_per_class=2)
+    found = compared(few, "nll", "gence")
+    assert found["p"] < 0.05 and found["side"] == -1
+    many = trained(tmp_path, "0-9", ["ce", "gence"], batch_size=16, epochs=20, n_per_class=50)
+    found = compared(many, "nll", "gence")
+    assert found["p"] < 0.05 and found["side"] == 1
+
+
 @pytest.mark.claim("scarce-error")
-def test_with_scarce_labels_nll_gains_and_error_does_not(tmp_path):
-    fixed = {"seeds": list(SEEDS), "batch_size": 16, "epochs": 100, "n_per_class": 2}
-    records = reports.train_grid({"fixed": fixed, "vary": {"loss": ["ce", "gence"]}}, tmp_path, progress=False)
-    last = records[records["checkpoint"] == "last"].pivot(index="seed", columns="loss")
-    nll, error = (last[name]["gence"] - last[name]["ce"] for name in ("nll", "error"))
-    assert (nll < 0).all()
-    assert abs(error.mean()) < 0.02  # points beside an error of a quarter
+def test_a_last_batch_of_two_made_the_gain_at_five_images_a_class():
+    """The records of the mini-batch chapter: 60 seeds."""
+    ragged = reports.collected("ragged")
+    ragged = ragged[(ragged["checkpoint"] == "last") & (ragged["batch_size"] == 16)].set_index("seed")
+    how = ragged["recipe_options"].map(lambda options: options["last_batch"])
+    kept, even = (compared(ragged[how == name], "error", "gence", margin=0.005) for name in ("keep", "even"))
+    assert kept["n"] == even["n"] == 60
+    assert kept["p"] < 0.05 and kept["side"] == -1
+    assert even["p_equivalence"] < 0.001
+    kept, even = (compared(ragged[how == name], "nll", "gence") for name in ("keep", "even"))
+    assert kept["high"] < even["low"] < even["high"] < 0
