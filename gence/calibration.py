@@ -1,8 +1,12 @@
 """Post-hoc calibration in scikit-learn style: ``fit(logits, labels)`` on held-out data, then ``predict_proba(logits)``.
 
-Every calibrator takes logits (N, K) and class indices (N,), as tensors or arrays, computes in float64, keeps what it
-learned in attributes that end with an underscore, and can be cloned. ``keeps_order`` says whether it can change which
-class of a sample is the most probable.
+Every calibrator takes logits (N, K) and class indices (N,), as tensors or arrays, computes in float64 and keeps what it
+learned in attributes that end with an underscore. It is a scikit-learn classifier of the labels 0..K-1, for
+``cross_val_predict``, pipelines and grid searches (the first of these renumbers labels, so all K must occur).
+``keeps_order`` says whether it can change which class of a sample is the most probable.
+
+A logit of -inf is a class that is impossible for this sample, as in log(p) with p = 0. Temperatures leave it so; maps
+of single probabilities see a 0.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import interpolate, optimize, special
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -50,32 +54,52 @@ __all__ = [
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-TEMPERATURES = (0.01, 100.0)  # where a temperature is looked for
+TEMPERATURES = (0.01, 100.0)  # where a temperature is looked for first
+PUBLISHED = (0.1, 10.0)  # the range of published searches
+IMPOSSIBLE = -10.0  # what the network of PTS sees of such a class, in mean spreads
 TILT = 1e-6  # share of softmax(z) that ETS keeps at least
 TOLERANCE = 1e-8  # of the gradient of a regression: results then agree to many digits on other processors
 LONG = 5.0  # seconds after which a progress bar appears
 
 
-class Calibrator(BaseEstimator):
-    """What all calibrators share: checked input, and softmax as the map to start from.
+class Calibrator(ClassifierMixin, BaseEstimator):
+    """What all calibrators share: checked input, its unit, and softmax as the map to start from.
+
+    Logits whose best temperature lies outside 0.1..10, cosines or logits of thousands for instance, have confidences
+    that are all 1/K or all 1. `fit` divides them by their unit, the power of ten nearest to that temperature; what is
+    learned then belongs to logits / `unit_`, but for `temperature` and `temperature_`. Else the unit is 1.
+
+    Attributes:
+        classes_: (K,) the labels 0..K-1.
+        unit_: what logits are divided by before all else.
 
     Raises:
-        ValueError: logits that are not finite (N, K) with K >= 2 and N >= 1, probabilities in place of logits, labels
-            that are no class indices, another K than in `fit`.
-        sklearn.exceptions.NotFittedError: `predict_proba` before `fit`.
+        ValueError: logits that are not (N, K) with K >= 2 and N >= 1, NaN, +inf or rows without a finite logit,
+            probabilities in place of logits in `fit`, labels that are no class indices, another K than in `fit`.
+        sklearn.exceptions.NotFittedError: `predict_proba` or `predict` before `fit`.
 
     Example:
-        >>> TemperatureScaling().fit([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [0, 1, 1]).predict_proba([[1.0, 1.0]])
-        array([[0.5, 0.5]])
+        >>> calibrator = TemperatureScaling().fit([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [0, 1, 1])
+        >>> calibrator.predict_proba([[1.0, 1.0]]), calibrator.predict([[0.0, 3.0]])
+        (array([[0.5, 0.5]]), array([1]))
     """
 
     keeps_order = False
+    _takes_impossible_classes = True
 
     def fit(self, logits: ArrayLike, labels: ArrayLike) -> Calibrator:
         """Learn from held-out logits (N, K) and labels (N,)."""
-        z = _checked_logits(logits)
-        y = _checked_labels(labels, z)
+        z = self._checked_logits(logits)
+        if metrics.are_probabilities(z):
+            raise ValueError(
+                "logits are needed, but these rows are probabilities. Pass logits, or log(probabilities). "
+                "(Are they logits after all? Add 1 to all of them, which changes nothing, to say so.)"
+            )
+        y = metrics.checked_labels(labels, "logits", z.shape)
+        self.classes_ = np.arange(z.shape[1])
         self.n_classes_ = z.shape[1]
+        self.unit_ = self._unit(z, y)
+        z /= self.unit_
         self._fit(z, y)
         return self
 
@@ -83,12 +107,42 @@ class Calibrator(BaseEstimator):
         """Return calibrated probabilities (N, K)."""
         return self._predict(self._checked(logits))
 
+    def predict(self, logits: ArrayLike) -> Ints:
+        """Return the most probable classes (N,); of equal ones the lowest."""
+        return self.predict_proba(logits).argmax(1)
+
     def _checked(self, logits: ArrayLike) -> Floats:
+        """Checked logits in their unit."""
         check_is_fitted(self, "n_classes_")
-        z = _checked_logits(logits)
+        z = self._checked_logits(logits)
         if z.shape[1] != self.n_classes_:
             raise ValueError(f"logits must have the {self.n_classes_} classes of fit, but have {z.shape[1]}")
+        z /= self.unit_
         return z
+
+    def _checked_logits(self, logits: ArrayLike) -> Floats:
+        z = metrics.to_numpy(logits).astype(np.float64)
+        if z.ndim != 2 or len(z) == 0 or z.shape[1] < 2:
+            raise ValueError(f"logits must have shape (N, K) with N >= 1 and K >= 2, but got {z.shape}")
+        top = z.max(1)
+        if not np.isfinite(top).all():  # NaN shows in the largest, too
+            row = np.flatnonzero(~np.isfinite(top))[0]
+            raise ValueError(f"logits contain NaN or infinite values: the largest of row {row} is {top[row]}")
+        if not self._takes_impossible_classes and not np.isfinite(z).all():
+            raise ValueError(
+                f"logits contain -inf, an impossible class, to which {type(self).__name__} can give no weight. Use "
+                "TemperatureScaling, or clip the probabilities before their logarithm."
+            )
+        return z
+
+    def _unit(self, z: Floats, y: Ints) -> float:
+        """The power of ten nearest to the best temperature; 1 where that lies in a usual range or nowhere."""
+        if not np.isfinite(_of_label(z, y)).all():
+            return 1.0
+        below = _below(z)
+        low, high = (_nll_slope(below / t, y).mean() for t in PUBLISHED[::-1])
+        best, found = (1.0, True) if low < 0 < high else best_temperature(z, y)
+        return 1.0 if not found or PUBLISHED[0] <= best <= PUBLISHED[1] else float(f"1e{round(np.log10(best))}")
 
     def _fit(self, z: Floats, y: Ints) -> None:
         raise NotImplementedError
@@ -107,6 +161,9 @@ class Uncalibrated(Calibrator):
 
     keeps_order = True
 
+    def _unit(self, z: Floats, y: Ints) -> float:
+        return 1.0
+
     def _fit(self, z: Floats, y: Ints) -> None:
         pass
 
@@ -121,25 +178,36 @@ class _Temperatures(Calibrator):
 
     def temperature(self, logits: ArrayLike) -> Floats:
         """Return the temperature (N,) that each sample gets."""
-        return self._temperature(self._checked(logits))
+        return self._temperature(self._checked(logits)) * self.unit_
 
     def _temperature(self, z: Floats) -> Floats:
         raise NotImplementedError
 
     def _predict(self, z: Floats) -> Floats:
-        return special.softmax(z / self._temperature(z)[:, None], axis=1)
+        return special.softmax(_below(z) / self._temperature(z)[:, None], axis=1)
+
+    def _say_if_scaled(self) -> None:
+        """Algorithms with a published range of temperatures are not run as published where another unit is taken."""
+        if self.unit_ != 1:
+            warnings.warn(
+                f"{type(self).__name__}: the best temperature of these logits lies outside the published range "
+                f"{PUBLISHED}. They are divided by unit_ = {self.unit_:g} first.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 class TemperatureScaling(_Temperatures):
     """One temperature for all samples: softmax(z / T).
 
-    The NLL is convex in 1/T, so its minimum is found as the root of its derivative, to machine precision. Where there
-    is none between 0.01 and 100 (a validation set without a single error wants T = 0), the nearer end is taken,
-    `converged_` is False and a ConvergenceWarning says so.
+    The NLL is convex in 1/T, so its minimum is found as the root of its derivative, to machine precision and at any
+    scale of the logits. Where there is none (a validation set without a single error wants T = 0, one that is no better
+    than chance T = infinity), T is 0.01 or 100, or beyond if the logits are very small or large, `converged_` is False
+    and a ConvergenceWarning says so.
 
     Args:
         objective: ``"nll"``, or ``"ece"`` for the grid 0.1, 0.2, ..., 10 by validation ECE, as the code of Mukhoti et
-            al. (2020) does by default.
+            al. (2020) does by default, times `unit_`.
         n_bins: of that ECE.
 
     Attributes:
@@ -147,7 +215,7 @@ class TemperatureScaling(_Temperatures):
         converged_: whether a minimum was found.
 
     Raises:
-        ValueError: an unknown objective. Otherwise as :class:`Calibrator`.
+        ValueError: an unknown objective, a label whose logit is -inf. Otherwise as :class:`Calibrator`.
 
     Source: Guo et al. (2017).
 
@@ -164,23 +232,25 @@ class TemperatureScaling(_Temperatures):
 
     def _fit(self, z: Floats, y: Ints) -> None:
         if self.objective == "nll":
-            self.temperature_, self.converged_ = best_temperature(z, y)
+            best, self.converged_ = best_temperature(z, y)
+            self.temperature_ = self.unit_ * best
             if not self.converged_:
                 warnings.warn(
-                    f"the NLL has no minimum for temperatures in {TEMPERATURES}; took {self.temperature_:g}. "
-                    f"{len(y)} validation samples may be too few, or all right.",
+                    f"the NLL has no minimum at any temperature; took {self.temperature_:g}. The {len(y)} validation "
+                    "samples are all right, or their logits no better than chance.",
                     ConvergenceWarning,
                     stacklevel=3,
                 )
         elif self.objective == "ece":
             grid = np.arange(1, 101) / 10
             errors = [metrics.expected_calibration_error(special.softmax(z / t, axis=1), y, self.n_bins) for t in grid]
-            self.temperature_, self.converged_ = float(grid[np.argmin(errors)]), True
+            self.temperature_, self.converged_ = self.unit_ * float(grid[np.argmin(errors)]), True
+            self._say_if_scaled()
         else:
             raise ValueError(f"objective must be 'nll' or 'ece', but got {self.objective!r}")
 
     def _temperature(self, z: Floats) -> Floats:
-        return np.full(len(z), self.temperature_)
+        return np.full(len(z), self.temperature_ / self.unit_)
 
 
 class AdaptiveTemperatureScaling(_Temperatures):
@@ -189,19 +259,20 @@ class AdaptiveTemperatureScaling(_Temperatures):
     The bins are quantiles of the unscaled validation confidences. In each round every bin's temperature moves by
     ``clip(step * (mean confidence - accuracy), -clip, clip)`` of its samples scaled by its present temperature; the
     temperatures of the round with the lowest validation ECE are kept. With the published step the inner clip never
-    acts, since a gap is at most 1.
+    acts, since a gap is at most 1. Logits whose best temperature lies outside the published range are divided by their
+    unit first, and a UserWarning says so.
 
     Args:
         n_bins: number of bins of equal mass.
         step: factor of the gap.
         clip: largest change in a round.
         n_rounds: number of rounds.
-        temperature_range: smallest and largest temperature.
+        temperature_range: smallest and largest temperature, in `unit_`.
         select: ``"ece"`` keeps the best round, ``"last"`` the last one.
         selection_bins: bins of that ECE (not stated in the paper).
 
     Attributes:
-        temperatures_: (n_bins,) kept temperatures.
+        temperatures_: (n_bins,) kept temperatures, in `unit_`.
         thresholds_: (n_bins - 1,) inner edges of the bins, in confidence.
         history_: (n_rounds + 1,) validation ECE before the first round and after each.
         best_round_: 0 is before the first.
@@ -224,7 +295,7 @@ class AdaptiveTemperatureScaling(_Temperatures):
         step: float = 0.05,
         clip: float = 0.1,
         n_rounds: int = 200,
-        temperature_range: tuple[float, float] = (0.1, 10.0),
+        temperature_range: tuple[float, float] = PUBLISHED,
         select: str = "ece",
         selection_bins: int = 15,
     ) -> None:
@@ -248,7 +319,8 @@ class AdaptiveTemperatureScaling(_Temperatures):
             )
         metrics.check_bins(self.selection_bins)
         _check_enough(z, self.n_bins)
-        below = z - z.max(1, keepdims=True)
+        self._say_if_scaled()
+        below = _below(z)
         correct = (z.argmax(1) == y).astype(np.float64)
         confidence = _top_confidence(below, np.ones(len(z)))
         self.thresholds_ = np.quantile(confidence, np.arange(1, self.n_bins) / self.n_bins)
@@ -268,7 +340,7 @@ class AdaptiveTemperatureScaling(_Temperatures):
         self.temperatures_ = tried[self.best_round_]
 
     def _temperature(self, z: Floats) -> Floats:
-        confidence = _top_confidence(z - z.max(1, keepdims=True), np.ones(len(z)))
+        confidence = _top_confidence(_below(z), np.ones(len(z)))
         return self.temperatures_[np.searchsorted(self.thresholds_, confidence)]
 
 
@@ -280,7 +352,8 @@ class BinwiseTemperatureScaling(_Temperatures):
         top: confidences above it share one more bin.
 
     Attributes:
-        temperatures_: (n_bins + 1,); 1 where a bin is empty, and the global one where its NLL has no minimum.
+        temperatures_: (n_bins + 1,), in `unit_`; 1 where a bin is empty, and the global one where its NLL has no
+            minimum.
         thresholds_: (n_bins,) inner edges.
 
     Raises:
@@ -348,7 +421,8 @@ class EntropyTemperatureScaling(_Temperatures):
             by_t = -_nll_slope(scaled, y) / t * slope
             return _nll(scaled, y), np.array([(by_t * feature).mean(), by_t.mean()])
 
-        start = np.array([0.01, np.log(np.expm1(best_temperature(z, y)[0]))])
+        best = best_temperature(z, y)[0]
+        start = np.array([0.01, best + np.log(-np.expm1(-best))])  # the inverse of softplus
         found = optimize.minimize(objective, start, jac=True, method="BFGS")
         self.weight_, self.bias_ = map(float, found.x)
         lowest = float(temperature(found.x)[0].min())
@@ -404,13 +478,14 @@ class ParameterizedTemperatureScaling(_Temperatures):
         self.seed = seed
 
     def _fit(self, z: Floats, y: Ints) -> None:
-        self.spread_ = float(max((z.max(1) - z.mean(1)).mean(), 1e-12))
+        below = _below(z)
+        self.spread_ = float(max(-np.mean(below, where=below > -np.inf), 1e-12))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             sizes = [self._features(z).shape[1], self.width, self.width, 1]
             layers = [torch.nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(sizes)]
         self.network_ = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
-        x, logits = torch.from_numpy(self._features(z)), torch.from_numpy(z)
+        x, logits = torch.from_numpy(self._features(z)), torch.from_numpy(np.maximum(below, -1e5))  # finite gradients
         one_hot = torch.nn.functional.one_hot(torch.from_numpy(y), self.n_classes_)
         rng = np.random.default_rng(self.seed)
         optimiser = torch.optim.Adam(self.network_.parameters(), lr=self.lr)
@@ -422,8 +497,8 @@ class ParameterizedTemperatureScaling(_Temperatures):
             optimiser.step()
 
     def _features(self, z: Floats) -> Floats:
-        top = -np.sort(-z, axis=1)[:, : self.n_top]
-        return (top[:, 1:] - top[:, :1]) / self.spread_
+        top = -np.sort(-_below(z), axis=1)[:, 1 : self.n_top] / self.spread_
+        return np.where(top > -np.inf, top, IMPOSSIBLE)
 
     def _positive(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.softplus(self.network_(x)[:, 0]) + TEMPERATURES[0]
@@ -434,10 +509,10 @@ class ParameterizedTemperatureScaling(_Temperatures):
 
 
 class EnsembleTemperatureScaling(Calibrator):
-    """Ensemble temperature scaling (ETS): ``w_1 softmax(z / T) + w_2 softmax(z) + w_3 / K``.
+    """Ensemble temperature scaling (ETS): ``w_1 softmax(z / T) + w_2 softmax(z) + w_3 / K``, with z in its unit.
 
-    Where the uniform part alone would be best (labels that the logits know nothing of), 1e-6 of the second part is
-    kept, so that the most probable class stays.
+    The uniform part is shared by the classes that are possible for a sample. Where it alone would be best (labels that
+    the logits know nothing of), 1e-6 of the second part is kept, so that the most probable class stays.
 
     Args:
         objective: ``"mse"`` as the official code in fact does, or ``"nll"``, for the weights; T is that of the NLL.
@@ -466,7 +541,7 @@ class EnsembleTemperatureScaling(Calibrator):
     def _fit(self, z: Floats, y: Ints) -> None:
         if self.objective not in ("mse", "nll"):
             raise ValueError(f"objective must be 'mse' or 'nll', but got {self.objective!r}")
-        self.temperature_, _ = best_temperature(z, y)
+        self.temperature_ = self.unit_ * best_temperature(z, y)[0]
         parts = self._parts(z)
         of_label = parts[:, np.arange(len(y)), y]
         products = np.einsum("ank,bnk->ab", parts, parts) / len(y)
@@ -493,8 +568,10 @@ class EnsembleTemperatureScaling(Calibrator):
         self.weights_ = weights / weights.sum()
 
     def _parts(self, z: Floats) -> Floats:
-        uniform = np.full_like(z, 1 / z.shape[1])
-        return np.stack([special.softmax(z / self.temperature_, axis=1), special.softmax(z, axis=1), uniform])
+        possible = z > -np.inf
+        uniform = possible / possible.sum(1, keepdims=True)
+        scaled = z / (self.temperature_ / self.unit_)
+        return np.stack([special.softmax(scaled, axis=1), special.softmax(z, axis=1), uniform])
 
     def _predict(self, z: Floats) -> Floats:
         return np.tensordot(self.weights_, self._parts(z), axes=1)
@@ -511,7 +588,7 @@ class VectorScaling(Calibrator):
         converged_: what the optimiser says.
 
     Raises:
-        As :class:`Calibrator`.
+        ValueError: a logit of -inf. Otherwise as :class:`Calibrator`.
 
     Source: Guo et al. (2017).
 
@@ -520,6 +597,8 @@ class VectorScaling(Calibrator):
         >>> VectorScaling().fit(z, z.argmax(1)).weights_.shape
         (3,)
     """
+
+    _takes_impossible_classes = False
 
     def __init__(self, max_iter: int = 200) -> None:
         """Keep the options; see the class."""
@@ -562,7 +641,7 @@ class MatrixScaling(Calibrator):
         regression_: the fitted scikit-learn model.
 
     Raises:
-        ValueError: a class without a validation sample. Otherwise as :class:`Calibrator`.
+        ValueError: a class without a validation sample, a logit of -inf. Otherwise as :class:`Calibrator`.
 
     Source: Guo et al. (2017).
 
@@ -571,6 +650,8 @@ class MatrixScaling(Calibrator):
         >>> MatrixScaling().fit(z, z.argmax(1)).predict_proba(z).shape
         (300, 3)
     """
+
+    _takes_impossible_classes = False
 
     def __init__(self, c: float = 1.0, max_iter: int = 100) -> None:
         """Keep the options; see the class."""
@@ -806,6 +887,8 @@ class BayesianBinning(_OneVsRest):
         sizes = range(max(int(root / self.spread), 1), min(int(root * self.spread), len(p)) + 1)
         binnings, scores = zip(*(self._binning(p, hits, n_bins) for n_bins in sizes), strict=True)
         weights = special.softmax(scores)
+        felt = np.flatnonzero(weights > 1e-20)  # the others, most of them, would not change a digit
+        binnings, weights = [binnings[i] for i in felt], weights[felt]
         edges = np.unique(np.concatenate([binning.edges for binning in binnings]))
         ends = np.append(edges, 1.0)  # an average of step functions is one, and constant up to each edge of any
         return _Steps(edges, sum(w * binning(ends) for w, binning in zip(weights, binnings, strict=True)))
@@ -868,7 +951,7 @@ class SplineCalibration(_Temperatures):
         self.accuracies_ = self.confidences_ + slope
 
     def _temperature(self, z: Floats) -> Floats:
-        below = z - z.max(1, keepdims=True)
+        below = _below(z)
         wanted = np.interp(_top_confidence(below, np.ones(len(z))), self.confidences_, self.accuracies_)
         return _temperature_for(below, wanted)
 
@@ -914,36 +997,71 @@ def make_calibrator(name: str) -> Calibrator:
 
 
 def best_temperature(z: Floats, y: Ints) -> tuple[float, bool]:
-    """Return the temperature of the lowest NLL, and whether there is one inside :data:`TEMPERATURES`.
+    """Return the temperature of the lowest NLL, and whether there is one.
+
+    There is one if a sample is wrong and the labels' logits are, on average, above the mean of their rows. Else the NLL
+    falls until T = 0 or until T = infinity, and an end of :data:`TEMPERATURES` stands for that, or a temperature beyond
+    where that would not be extreme for logits of this size.
 
     Args:
-        z: (N, K) logits.
+        z: (N, K) logits; -inf for impossible classes.
         y: (N,) labels.
+
+    Raises:
+        ValueError: a label whose logit is -inf.
 
     Example:
         >>> t, found = best_temperature(np.array([[4.0, 0.0]] * 4), np.array([0, 0, 0, 1]))
         >>> round(t, 4), found
         (3.641, True)
     """
-    low, high = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])
+    below = _below(z)
+    impossible = np.flatnonzero(_of_label(below, y) == -np.inf)
+    if len(impossible):
+        raise ValueError(
+            f"{len(impossible)} of {len(y)} labels have the logit -inf, the first in row {impossible[0]}: their NLL is "
+            "infinite at every temperature. Leave these samples out, or clip probabilities before their logarithm."
+        )
 
     def slope(log_scale: float) -> float:
-        return float(_nll_slope(z * np.exp(log_scale), y).mean())  # the sign of the derivative in 1/T
+        with np.errstate(over="ignore"):  # -inf is as good
+            return float(_nll_slope(below * np.exp(log_scale), y).mean())  # the sign of the derivative in 1/T
 
-    if slope(low) >= 0:  # the model is no better than chance
-        return TEMPERATURES[1], False
-    if slope(high) <= 0:
-        return TEMPERATURES[0], False
+    low, high = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])
+    far, possible = np.log(1e4), below > -np.inf
+    if slope(low) >= 0:
+        size = -below.min(where=possible, initial=0.0)
+        gain = (_of_label(below, y) - np.mean(below, axis=1, where=possible)).mean()  # of sharpness, at T = infinity
+        if gain <= 1e-12 * size:
+            return max(TEMPERATURES[1], size), False
+        while slope(low) >= 0:
+            low, high = low - far, low
+    elif slope(high) <= 0:
+        if (_of_label(below, y) == 0).all():
+            size = -below.min(where=possible, initial=0.0)
+            return min(TEMPERATURES[0], 0.01 * size), False
+        while slope(high) <= 0:
+            low, high = high, high + far
     return float(np.exp(-optimize.brentq(slope, low, high, xtol=1e-12))), True
 
 
+def _below(z: Floats) -> Floats:
+    """Logits less the largest of their row, so that nothing can overflow."""
+    return z - z.max(1, keepdims=True)
+
+
+def _of_label(z: Floats, y: Ints) -> Floats:
+    return z[np.arange(len(y)), y]
+
+
 def _nll(z: Floats, y: Ints) -> float:
-    return float((special.logsumexp(z, axis=1) - z[np.arange(len(y)), y]).mean())
+    return float((special.logsumexp(z, axis=1) - _of_label(z, y)).mean())
 
 
 def _nll_slope(z: Floats, y: Ints) -> Floats:
     """For each sample the derivative of its NLL when its logits are multiplied by 1 + d."""
-    return (special.softmax(z, axis=1) * z).sum(1) - z[np.arange(len(y)), y]
+    p = special.softmax(z, axis=1)
+    return (p * np.where(z > -np.inf, z, 0)).sum(1) - _of_label(z, y)
 
 
 def _top_confidence(below: Floats, temperature: Floats) -> Floats:
@@ -978,28 +1096,6 @@ def _log_odds(p: Floats) -> Floats:
 def _renormalised(p: Floats) -> Floats:
     total = p.sum(1, keepdims=True)
     return np.where(total > 0, p / np.where(total > 0, total, 1), 1 / p.shape[1])
-
-
-def _checked_logits(logits: ArrayLike) -> Floats:
-    z = metrics.to_numpy(logits).astype(np.float64)
-    if z.ndim != 2 or len(z) == 0 or z.shape[1] < 2:
-        raise ValueError(f"logits must have shape (N, K) with N >= 1 and K >= 2, but got {z.shape}")
-    if not np.isfinite(z).all():
-        raise ValueError("logits contain NaN or infinite values")
-    if z.min() >= 0 and z.max() <= 1 and np.abs(z.sum(1) - 1).max() <= metrics.sum_tolerance(logits):
-        raise ValueError("logits are needed, but these rows are probabilities. Pass logits, or log(probabilities).")
-    return z
-
-
-def _checked_labels(labels: ArrayLike, z: Floats) -> Ints:
-    y = metrics.to_numpy(labels)
-    if y.shape != (len(z),):
-        raise ValueError(f"labels must have shape ({len(z)},) to match logits {z.shape}, but got {y.shape}")
-    if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"labels must be integer class indices, but their dtype is {y.dtype}")
-    if y.min() < 0 or y.max() >= z.shape[1]:
-        raise ValueError(f"labels must lie in 0..{z.shape[1] - 1}, but range from {y.min()} to {y.max()}")
-    return y.astype(np.int64)
 
 
 def _check_enough(z: Floats, n: int) -> None:

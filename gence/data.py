@@ -10,9 +10,10 @@ where torchvision puts them. Nothing is downloaded unless asked for::
     python -m gence.data --pack tiny_imagenet   # write tiny_imagenet.npz, which loads faster and travels as one file
     python -m gence.data PICTURES data/mine.npz # PICTURES/{train,test}/<class>/*.png|jpg; then use the name "mine"
 
-A file ``NAME.npz`` in that folder stands for the data set NAME: the user's own, or an image data set listed here. It
-holds x_train, y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n, H, W, C) or
-(n, C, H, W), or features (n, D); labels 0..K-1.
+A file ``NAME.npz`` in that folder stands for the data set NAME: the user's own, or an image data set listed here. A run
+on it is known by the content of the file, unless ``--pack`` wrote it and nobody changed it. The file holds x_train,
+y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n, H, W, C) or (n, C, H, W), or features
+(n, D); labels 0..K-1.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def read_part(name: str, part: str) -> Part:
     if name in INFO and name not in READERS:
         raise ValueError(f"{name!r} cannot be read like this. {INFO[name].note}")
     file = own_file(name)
-    return _cached(name, part, data_folder(), file, file and file_digest(file))
+    return _cached(name, part, data_folder(), file, file and _digest_of(file))
 
 
 def own_file(name: str) -> Path | None:
@@ -183,8 +183,15 @@ def content(name: str) -> str | None:
     file = own_file(name)
     if file is None:
         return None
-    digest = file_digest(file)
+    digest = _digest_of(file)
     return None if name in READERS and file.suffix == ".npz" and _is_packed(file, digest) else digest
+
+
+def _digest_of(file: Path) -> str:
+    try:
+        return file_digest(file)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {_what_is(file) or error}") from error
 
 
 @lru_cache(maxsize=16)
@@ -391,8 +398,8 @@ def _what_is(path: Path) -> str | None:
     except IsADirectoryError:
         return "it is a folder"
     except PermissionError:
-        return "it may not be read (no permission)"
-    if start.startswith(b"PK"):
+        return "there is no permission to read it"
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return None
     for magic, what in ((b"\x93NUMPY", "a single array (.npy)"), (b"\x89HDF", "HDF5"), (b"\x80", "a pickle")):
         if start.startswith(magic):

@@ -1,17 +1,23 @@
 """How good are predicted probabilities: error, proper scores, calibration errors and reliability curves.
 
 Every function takes probabilities of shape (N, K) and labels of shape (N,), as tensors or arrays, computes in
-float64 and returns a plain float. Bins are right-closed, (lo, hi], and the first one also holds 0, so no sample
-is ever lost; ties always share a bin. ``compat="focal_calibration"`` gives the numbers of the code of Mukhoti et al.
-(2020) instead, on which most published tables rest: float32, a confidence of exactly 0 lost, in AdaECE the smallest
-confidences lost, in ClasswiseECE the classes above the largest label.
+float64 and returns a plain float. Images, (N, K, d1, ...) with labels (N, d1, ...), count one sample for each position,
+and samples whose label is ``ignore_index`` are left out before anything is checked. Rows may leave [0, 1] and the sum
+1 by the rounding of the format that they were computed in, also if that was a 16-bit one; they are not renormalised.
+
+Bins are right-closed, (lo, hi], and the first one also holds 0, so no sample is ever lost; ties always share a bin.
+``compat="focal_calibration"`` gives the numbers of the code of Mukhoti et al. (2020) instead, on which most published
+tables rest: float32, a confidence of exactly 0 lost, in AdaECE the smallest confidences lost, in ClasswiseECE the
+classes above the largest label.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -43,34 +49,39 @@ __all__ = [
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MAX_BINS = 10**6
+BLOCK = 2**19  # entries that are binned at a time: what they need beside them stays small
 
-def error_rate(probs: ArrayLike, labels: ArrayLike) -> float:
+
+def error_rate(probs: ArrayLike, labels: ArrayLike, *, ignore_index: int | None = None) -> float:
     """Share of samples whose most probable class is not the label (ties go to the lower class index).
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A fraction in [0, 1].
 
     Raises:
-        ValueError: as all functions here, for inputs that are not probabilities and labels.
+        ValueError: as all functions here, for inputs that are not probabilities and labels, or if no label is left.
 
     Example:
         >>> error_rate([[0.9, 0.1], [0.8, 0.2]], [0, 1])
         0.5
     """
-    p, y = _checked(probs, labels)
+    p, y = _checked(probs, labels, ignore_index)
     return float(np.mean(p.argmax(1) != y))
 
 
-def negative_log_likelihood(probs: ArrayLike, labels: ArrayLike) -> float:
+def negative_log_likelihood(probs: ArrayLike, labels: ArrayLike, *, ignore_index: int | None = None) -> float:
     """Mean of -log p_y in nats; infinite when a label was given probability 0.
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         Nats per sample, >= 0.
@@ -82,17 +93,18 @@ def negative_log_likelihood(probs: ArrayLike, labels: ArrayLike) -> float:
         >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
         0.6931
     """
-    p, y = _checked(probs, labels)
+    p, y = _checked(probs, labels, ignore_index)
     with np.errstate(divide="ignore"):
         return float(-np.log(p[np.arange(len(y)), y]).mean())
 
 
-def brier_score(probs: ArrayLike, labels: ArrayLike) -> float:
+def brier_score(probs: ArrayLike, labels: ArrayLike, *, ignore_index: int | None = None) -> float:
     """Mean over the samples of sum_k (p_k - 1[y = k])^2, between 0 and 2.
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         The score, no unit.
@@ -106,12 +118,17 @@ def brier_score(probs: ArrayLike, labels: ArrayLike) -> float:
         >>> brier_score([[0.5, 0.5]], [1])
         0.5
     """
-    p, y = _checked(probs, labels)
+    p, y = _checked(probs, labels, ignore_index)
     return float(np.mean((p**2).sum(1) - 2 * p[np.arange(len(y)), y] + 1))
 
 
 def expected_calibration_error(
-    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, compat: str | None = None
+    probs: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = 15,
+    *,
+    compat: str | None = None,
+    ignore_index: int | None = None,
 ) -> float:
     """ECE: the gap between confidence and accuracy in equal-width bins of the top confidence.
 
@@ -120,12 +137,13 @@ def expected_calibration_error(
         labels: (N,) class indices.
         n_bins: number of bins on [0, 1].
         compat: None, or ``"focal_calibration"``.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A fraction in [0, 1]. A perfectly calibrated model does not measure 0 but a noise floor that falls with N.
 
     Raises:
-        ValueError: inputs that are not probabilities and labels, `n_bins` < 1.
+        ValueError: inputs that are not probabilities and labels, `n_bins` out of range.
 
     Source: Naeini et al. (2015); paper eq. (1).
 
@@ -135,14 +153,19 @@ def expected_calibration_error(
     """
     check_bins(n_bins)
     if _is_compat(compat):
-        confidence, correct = _float32_top(probs, labels)
+        confidence, correct = _float32_top(probs, labels, ignore_index)
         return _focal_calibration_error(confidence, correct, torch.linspace(0, 1, n_bins + 1))
-    confidence, correct = _top(probs, labels)
+    confidence, correct = _top(probs, labels, ignore_index)
     return _gap(confidence - correct, _equal_width_bin(confidence, n_bins), n_bins)
 
 
 def adaptive_calibration_error(
-    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, compat: str | None = None
+    probs: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = 15,
+    *,
+    compat: str | None = None,
+    ignore_index: int | None = None,
 ) -> float:
     """AdaECE: as ECE, in bins of equal mass; samples of equal confidence share a bin.
 
@@ -151,12 +174,13 @@ def adaptive_calibration_error(
         labels: (N,) class indices.
         n_bins: number of bins.
         compat: None, or ``"focal_calibration"``.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A fraction in [0, 1].
 
     Raises:
-        ValueError: inputs that are not probabilities and labels, `n_bins` < 1.
+        ValueError: inputs that are not probabilities and labels, `n_bins` out of range.
 
     Source: Nguyen and O'Connor (2015).
 
@@ -167,16 +191,21 @@ def adaptive_calibration_error(
     """
     check_bins(n_bins)
     if _is_compat(compat):
-        confidence, correct = _float32_top(probs, labels)
+        confidence, correct = _float32_top(probs, labels, ignore_index)
         ranks = np.linspace(0, len(confidence), n_bins + 1)
         edges = np.interp(ranks, np.arange(len(confidence)), np.sort(confidence.numpy()))
         return _focal_calibration_error(confidence, correct, edges)
-    confidence, correct = _top(probs, labels)
+    confidence, correct = _top(probs, labels, ignore_index)
     return _gap(confidence - correct, _equal_mass_bin(confidence, n_bins), n_bins)
 
 
 def classwise_calibration_error(
-    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, compat: str | None = None
+    probs: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = 15,
+    *,
+    compat: str | None = None,
+    ignore_index: int | None = None,
 ) -> float:
     """ClasswiseECE: the ECE of each class's own probability against "is it this class", averaged over all K.
 
@@ -185,12 +214,13 @@ def classwise_calibration_error(
         labels: (N,) class indices; classes without a sample count too.
         n_bins: number of equal-width bins on [0, 1].
         compat: None, or ``"focal_calibration"``.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A fraction in [0, 1].
 
     Raises:
-        ValueError: inputs that are not probabilities and labels, `n_bins` < 1.
+        ValueError: inputs that are not probabilities and labels, `n_bins` out of range.
 
     Source: Kull et al. (2019).
 
@@ -198,33 +228,41 @@ def classwise_calibration_error(
         >>> classwise_calibration_error([[0.5, 0.5], [0.5, 0.5]], [0, 1])
         0.0
     """
-    p, y = _checked(probs, labels)
+    p, y = _checked_as_they_are(probs, labels, ignore_index)
     check_bins(n_bins)
     if _is_compat(compat):
         edges = torch.linspace(0, 1, n_bins + 1)
         p32, y32 = torch.as_tensor(p, dtype=torch.float32), torch.as_tensor(y)
         each = [_focal_calibration_error(p32[:, k], y32 == k, edges) for k in range(int(y.max()) + 1)]
         return float(torch.tensor(each, dtype=torch.float32).mean())
-    n_classes = p.shape[1]
-    gap = p.copy()
-    gap[np.arange(len(y)), y] -= 1
-    bins = _equal_width_bin(p, n_bins) + n_bins * np.arange(n_classes)
-    return _gap(gap.ravel(), bins.ravel(), n_bins * n_classes)
+    n, n_classes = p.shape
+    width = max(BLOCK // max(n, n_bins), n_classes // 64, 1)
+    total = 0.0
+    for first in range(0, n_classes, width):
+        gap = p[:, first : first + width].astype(np.float64)
+        bins = _equal_width_bin(gap, n_bins) + n_bins * np.arange(gap.shape[1])
+        hit = np.flatnonzero((y >= first) & (y < first + width))
+        gap[hit, y[hit] - first] -= 1
+        total += _gap(gap.ravel(), bins.ravel(), n_bins * gap.shape[1]) * gap.shape[1]
+    return total / n_classes
 
 
-def maximum_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+def maximum_calibration_error(
+    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, ignore_index: int | None = None
+) -> float:
     """MCE: the largest gap between confidence and accuracy of any bin of ECE that holds a sample.
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
         n_bins: number of equal-width bins on [0, 1].
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A fraction in [0, 1]; one sample in a bin of its own can decide it.
 
     Raises:
-        ValueError: inputs that are not probabilities and labels, `n_bins` < 1.
+        ValueError: inputs that are not probabilities and labels, `n_bins` out of range.
 
     Source: Naeini et al. (2015).
 
@@ -232,11 +270,11 @@ def maximum_calibration_error(probs: ArrayLike, labels: ArrayLike, n_bins: int =
         >>> round(maximum_calibration_error([[0.9, 0.1], [0.7, 0.3]], [0, 1], n_bins=10), 4)
         0.7
     """
-    curve = reliability_curve(probs, labels, n_bins)
+    curve = reliability_curve(probs, labels, n_bins, ignore_index=ignore_index)
     return float(np.nanmax(np.abs(curve.confidence - curve.accuracy)))
 
 
-def kolmogorov_smirnov_error(probs: ArrayLike, labels: ArrayLike) -> float:
+def kolmogorov_smirnov_error(probs: ArrayLike, labels: ArrayLike, *, ignore_index: int | None = None) -> float:
     """KS calibration error: the largest gap between the sums of confidence and of correctness, with no bins.
 
     The samples are sorted by confidence; the gap is looked at after each group of equal confidences.
@@ -244,6 +282,7 @@ def kolmogorov_smirnov_error(probs: ArrayLike, labels: ArrayLike) -> float:
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A fraction in [0, 1].
@@ -257,7 +296,7 @@ def kolmogorov_smirnov_error(probs: ArrayLike, labels: ArrayLike) -> float:
         >>> round(kolmogorov_smirnov_error([[0.9, 0.1], [0.7, 0.3]], [0, 1]), 4)
         0.35
     """
-    confidence, correct = _top(probs, labels)
+    confidence, correct = _top(probs, labels, ignore_index)
     order = np.argsort(confidence, kind="stable")
     gap = np.cumsum((confidence - correct)[order])
     ends = np.append(np.diff(confidence[order]) > 0, True)
@@ -265,7 +304,12 @@ def kolmogorov_smirnov_error(probs: ArrayLike, labels: ArrayLike) -> float:
 
 
 def debiased_calibration_error(
-    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, strategy: str = "quantile"
+    probs: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = 15,
+    *,
+    strategy: str = "quantile",
+    ignore_index: int | None = None,
 ) -> float:
     """Root mean squared calibration error with the noise of the accuracies taken out.
 
@@ -278,6 +322,7 @@ def debiased_calibration_error(
         labels: (N,) class indices.
         n_bins: number of bins.
         strategy: as in :func:`reliability_curve`.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A fraction in [0, 1]; near 0 for a calibrated model, unlike ECE. It is an L2 error: not comparable with ECE.
@@ -292,7 +337,7 @@ def debiased_calibration_error(
         >>> debiased_calibration_error(p, [0, 0, 0, 1], n_bins=1)
         0.0
     """
-    curve = reliability_curve(probs, labels, n_bins, strategy=strategy)
+    curve = reliability_curve(probs, labels, n_bins, strategy=strategy, ignore_index=ignore_index)
     known = curve.count > 1
     n, accuracy = curve.count[known], curve.accuracy[known]
     noise = accuracy * (1 - accuracy) / (n - 1)
@@ -319,7 +364,9 @@ class Decomposition:
     refinement: float
 
 
-def calibration_refinement(probs: ArrayLike, labels: ArrayLike, score: str = "brier") -> Decomposition:
+def calibration_refinement(
+    probs: ArrayLike, labels: ArrayLike, score: str = "brier", *, ignore_index: int | None = None
+) -> Decomposition:
     """Split a proper score of the top confidence into calibration and refinement.
 
     The recalibrated confidences are those of isotonic regression on the same data, the best monotone map for every
@@ -329,6 +376,7 @@ def calibration_refinement(probs: ArrayLike, labels: ArrayLike, score: str = "br
         probs: (N, K) probabilities.
         labels: (N,) class indices.
         score: ``"brier"`` or ``"nll"``.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A :class:`Decomposition`.
@@ -345,7 +393,7 @@ def calibration_refinement(probs: ArrayLike, labels: ArrayLike, score: str = "br
     """
     if score not in ("brier", "nll"):
         raise ValueError(f"score must be 'brier' or 'nll', but got {score!r}")
-    confidence, correct = _top(probs, labels)
+    confidence, correct = _top(probs, labels, ignore_index)
     _, group = np.unique(confidence, return_inverse=True)
     size = np.bincount(group)
     recalibrated = isotonic_regression(np.bincount(group, weights=correct) / size, sample_weight=size)[group]
@@ -448,7 +496,12 @@ class ReliabilityCurve:
 
 
 def reliability_curve(
-    probs: ArrayLike, labels: ArrayLike, n_bins: int = 15, *, strategy: str = "uniform"
+    probs: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = 15,
+    *,
+    strategy: str = "uniform",
+    ignore_index: int | None = None,
 ) -> ReliabilityCurve:
     """Mean confidence and accuracy of each bin of the top confidence.
 
@@ -457,6 +510,7 @@ def reliability_curve(
         labels: (N,) class indices.
         n_bins: number of bins.
         strategy: ``"uniform"`` for equal-width bins (those of ECE), ``"quantile"`` for equal mass (AdaECE).
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         A :class:`ReliabilityCurve`.
@@ -471,7 +525,7 @@ def reliability_curve(
         >>> round(float(curve.confidence[0]), 2), float(curve.accuracy[0])
         (0.85, 0.5)
     """
-    confidence, correct = _top(probs, labels)
+    confidence, correct = _top(probs, labels, ignore_index)
     if strategy == "uniform":
         edges, bins = _equal_width_edges(n_bins), _equal_width_bin(confidence, n_bins)
     elif strategy == "quantile":
@@ -485,7 +539,7 @@ def reliability_curve(
     return ReliabilityCurve(edges[:-1], edges[1:], count, *mean)
 
 
-METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+METRICS: dict[str, Callable[..., float]] = {
     "error": error_rate,
     "nll": negative_log_likelihood,
     "brier": brier_score,
@@ -495,12 +549,13 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
 }
 
 
-def evaluate(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+def evaluate(probs: ArrayLike, labels: ArrayLike, *, ignore_index: int | None = None) -> dict[str, float]:
     """Return every metric of :data:`METRICS` at its default options.
 
     Args:
         probs: (N, K) probabilities.
         labels: (N,) class indices.
+        ignore_index: label of the samples to leave out; None keeps all.
 
     Returns:
         Name to value: fractions, the NLL in nats.
@@ -512,7 +567,7 @@ def evaluate(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         >>> sorted(evaluate([[0.5, 0.5]], [0]))
         ['adaece', 'brier', 'classwise_ece', 'ece', 'error', 'nll']
     """
-    return {name: metric(probs, labels) for name, metric in METRICS.items()}
+    return {name: metric(probs, labels, ignore_index=ignore_index) for name, metric in METRICS.items()}
 
 
 def _equal_width_bin(values: Floats, n_bins: int) -> Ints:
@@ -547,9 +602,9 @@ def _gap(confidence_minus_correct: Floats, bins: Ints, n_bins: int) -> float:
     return float(np.abs(sums).sum() / len(confidence_minus_correct))
 
 
-def _top(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+def _top(probs: ArrayLike, labels: ArrayLike, ignore_index: int | None) -> tuple[Floats, Floats]:
     """Confidence of the most probable class, and 1.0 where it is the label."""
-    p, y = _checked(probs, labels)
+    p, y = _checked(probs, labels, ignore_index)
     tensor = torch.from_numpy(np.require(p, requirements=["C", "W"]))  # torch is faster along short rows
     confidence = tensor.amax(1).numpy()
     correct = tensor.gather(1, torch.from_numpy(np.require(y, requirements=["W"]))[:, None])[:, 0].numpy() == confidence
@@ -565,8 +620,8 @@ def _is_compat(compat: str | None) -> bool:
     return compat is not None
 
 
-def _float32_top(probs: ArrayLike, labels: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:
-    p, y = _checked(probs, labels)
+def _float32_top(probs: ArrayLike, labels: ArrayLike, ignore_index: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    p, y = _checked(probs, labels, ignore_index)
     confidence, predicted = torch.as_tensor(p, dtype=torch.float32).max(1)
     return confidence, predicted == torch.as_tensor(y)
 
@@ -583,38 +638,88 @@ def _focal_calibration_error(confidence: torch.Tensor, correct: torch.Tensor, ed
 
 
 def check_bins(n_bins: int) -> None:
+    if isinstance(n_bins, bool) or not isinstance(n_bins, Integral):
+        raise ValueError(f"n_bins must be an integer, but got {n_bins!r}")
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, but got {n_bins}")
+    if n_bins > MAX_BINS:
+        raise ValueError(f"n_bins must be at most {MAX_BINS:,}, but got {n_bins:,}. 15 are usual.")
 
 
-def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
-    """Return float64 probabilities and int64 labels, or say what is wrong with them."""
+def _checked(probs: ArrayLike, labels: ArrayLike, ignore_index: int | None) -> tuple[Floats, Ints]:
+    """Return float64 probabilities (M, K) and int64 labels (M,) of the kept samples, or say what is wrong with them."""
+    p, y = _checked_as_they_are(probs, labels, ignore_index)
+    return p.astype(np.float64, copy=False), y
+
+
+def _checked_as_they_are(probs: ArrayLike, labels: ArrayLike, ignore_index: int | None) -> tuple[NDArray, Ints]:
+    """The same, but float32 stays float32."""
     p, y = to_numpy(probs), to_numpy(labels)
-    if p.ndim != 2 or 0 in p.shape:
-        raise ValueError(f"probs must have shape (N, K) with N, K >= 1, but got {p.shape}")
-    if y.shape != (len(p),):
-        raise ValueError(f"labels must have shape ({len(p)},) to match probs {p.shape}, but got {y.shape}")
+    if p.ndim < 2 or 0 in p.shape:
+        raise ValueError(f"probs must have shape (N, K) or (N, K, d1, ...) with N, K >= 1, but got {p.shape}")
+    y = checked_labels(y, "probs", p.shape, ignore_index).ravel()
+    if p.ndim > 2:
+        p = np.moveaxis(p, 1, -1).reshape(-1, p.shape[1])
+    if ignore_index is not None:
+        kept = y != ignore_index
+        if not kept.any():
+            raise ValueError(f"no sample is left: all labels are the ignore_index {ignore_index}")
+        p, y = p[kept], y[kept]
+    p = p if p.dtype == np.float32 else p.astype(np.float64, copy=False)
+    if not are_probabilities(p):
+        raise ValueError(_not_probabilities(p))
+    return (p if p.min() >= 0 and p.max() <= 1 else p.clip(0, 1)), y
+
+
+def checked_labels(labels: ArrayLike, name: str, shape: tuple[int, ...], ignore_index: int | None = None) -> Ints:
+    """Return labels (N, d1, ...) that fit an input of that name and `shape` (N, K, d1, ...), or say why they do not."""
+    y, expected, n_classes = to_numpy(labels), (shape[0], *shape[2:]), shape[1]
+    if y.shape != expected:
+        raise ValueError(f"labels must have shape {expected} to match {name} {shape}, but got {y.shape}")
     if not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"labels must be integer class indices, but their dtype is {y.dtype}")
-    if y.min() < 0 or y.max() >= p.shape[1]:
-        raise ValueError(f"labels must lie in 0..{p.shape[1] - 1}, but range from {y.min()} to {y.max()}")
-    tolerance = sum_tolerance(probs)
-    p = p.astype(np.float64, copy=False)
-    low, high, total = p.min(), p.max(), p @ np.ones(p.shape[1])  # NaN shows in all of them
-    if not (low >= 0 and high <= 1 + tolerance and np.abs(total - 1).max() <= tolerance):
-        if not np.isfinite(p).all():
-            raise ValueError("probs contain NaN or infinite values")
+    kept = y if ignore_index is None else y[y != ignore_index]
+    if kept.size and (kept.min() < 0 or kept.max() >= n_classes):
         raise ValueError(
-            f"probs must be rows that lie in [0, 1] and sum to 1, but values range from {low:.4g} to {high:.4g} and "
-            f"rows sum to {total.min():.4g}..{total.max():.4g}. Logits? Apply softmax(dim=1)."
+            f"labels must lie in 0..{n_classes - 1}, but range from {kept.min()} to {kept.max()}. "
+            "(Metrics leave out the samples whose label is their ignore_index.)"
         )
-    return (p if high <= 1 else np.minimum(p, 1.0)), y.astype(np.int64, copy=False)
+    return y.astype(np.int64, copy=False)
 
 
-def sum_tolerance(probs: ArrayLike) -> float:
-    """How far from 1 a row may sum: what was computed in float16 or float32 does so only up to its own rounding."""
-    n_bytes = probs.element_size() if hasattr(probs, "element_size") else np.asarray(probs).itemsize
-    return 1e-2 if n_bytes <= 2 else 1e-4
+def are_probabilities(p: NDArray[np.floating]) -> bool:
+    """Whether rows (N, K) lie in [0, 1] and sum to 1 up to the rounding of what they were computed in."""
+    off = max(-p.min(), p.max() - 1, np.abs(p @ np.ones(p.shape[1], p.dtype) - 1).max())
+    return bool(off <= _float_rounding(p.shape[1]) or (off <= 0.1 and off <= _half_rounding(p)))  # not for NaN
+
+
+def _float_rounding(n_classes: int) -> float:
+    """Of float32, roughly computed, or of six printed decimals for each class."""
+    return 1e-4 + 5e-7 * n_classes
+
+
+def _half_rounding(p: NDArray[np.floating]) -> float:
+    """How far off 1 rows may sum that came from 16 bits, which shows in each value even after a cast; else 0.
+
+    A relative error of `unit` for each value moves the sum by as much; values from a quotient of rounded parts may be
+    off by three, exp(log p) by 1 + |log p|, log K on average. float16 also has an absolute error.
+    """
+    tensor = torch.from_numpy(np.require(p, requirements=["C", "W"]))
+    for dtype, unit, smallest in ((torch.bfloat16, 2**-8, 0.0), (torch.float16, 2**-11, 2**-25)):  # coarsest first
+        if torch.equal(tensor.to(dtype).to(tensor.dtype), tensor):
+            return unit * (3 + math.log(p.shape[1])) + smallest * p.shape[1]
+    return 0.0
+
+
+def _not_probabilities(p: NDArray[np.floating]) -> str:
+    if not np.isfinite(p).all():
+        return "probs contain NaN or infinite values"
+    total = p.sum(1)
+    return (
+        f"probs must be rows that lie in [0, 1] and sum to 1, but values range from {p.min():.4g} to {p.max():.4g} and "
+        f"rows sum to {total.min():.4g}..{total.max():.4g}. Logits? Apply softmax(dim=1). "
+        "Rounded probabilities? Divide each row by its sum."
+    )
 
 
 def to_numpy(values: ArrayLike) -> NDArray:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from gence.metrics import ReliabilityCurve
 from gence.names import loss_name
+from gence.statistics import signed_rank_interval
 
 __all__ = [
     "LOSS_STYLE",
@@ -144,7 +145,7 @@ def probability_table(
 
 
 def paired_differences(ax: Axes, differences: Mapping[str, ArrayLike], *, unit: str, better: str = "lower") -> None:
-    """Draw, for each setting, the paired difference of every seed with its mean and 95 % Student-t interval.
+    """Draw, for each setting, the paired differences of all seeds, the typical one and its 95 % interval.
 
     Args:
         ax: where to draw.
@@ -152,24 +153,24 @@ def paired_differences(ax: Axes, differences: Mapping[str, ArrayLike], *, unit: 
         unit: of the differences, for the axis.
         better: word for the side below zero.
 
+    Estimate and interval are those of :func:`gence.statistics.signed_rank_interval`; fewer than 6 seeds have none.
+
     Example:
         >>> paired_differences(plt.figure().add_subplot(), {"batch 16": [-1.0, 0.5, -0.2]}, unit="points")
     """
-    from scipy import stats
-
     for x, values in enumerate(map(np.asarray, differences.values())):
         n = len(values)
         spread = np.linspace(-0.16, 0.16, n) if n > 1 else np.zeros(n)
         ax.plot(x + spread, values, "o", color="0.55", markersize=3.5, label="one seed" if x == 0 else None)
-        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+        typical, low, high = signed_rank_interval(values)
         ax.errorbar(
             x + 0.3,
-            values.mean(),
-            half,
+            typical,
+            [[typical - low], [high - typical]] if np.isfinite(low) else None,
             fmt=LOSS_STYLE["gence"].marker,
             color=LOSS_STYLE["gence"].color,
             capsize=4,
-            label="mean, 95 % interval" if x == 0 else None,
+            label="typical, 95 % interval" if x == 0 else None,
         )
     ax.axhline(0, color="black", linewidth=1)
     ax.set_xticks(range(len(differences)), list(differences))

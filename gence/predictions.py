@@ -138,9 +138,9 @@ def judge(
     Returns:
         One row for each prediction: ``id``, ``says``, ``family``, ``grid``, ``dataset``, ``rho``, ``terms``,
         ``metric``, ``checkpoint``, ``expect``, ``pilot_seen``, ``verdict_before``; ``n`` (paired seeds),
-        ``difference``, ``typical``, ``low``, ``high`` as of :func:`gence.statistics.compare`; ``p``, and for a margin
-        ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an open row, the smaller);
-        and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
+        ``difference``, ``typical``, ``low``, ``high``, ``side`` as of :func:`gence.statistics.compare`; ``p``, and for
+        a margin ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an open row, the
+        smaller); and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
 
     Raises:
         ValueError: the runs of a sum of terms have different seeds.
@@ -169,7 +169,7 @@ def _prepared(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(item: Mapping[str, Any], records: pd.DataFrame) -> dict[str, Any]:
-    row = {name: item.get(name) for name in SHOWN}
+    row = {name: item.get(name) for name in SHOWN} | {"family": item.get("family") or item["grid"]}
     sums = _sum_of_terms(item, records)
     if sums is None:
         return row | {"n": 0} | dict.fromkeys((*MEASURED, "p", "p_outside"), np.nan)

@@ -9,6 +9,7 @@ counterexamples, and where they find none they say how hard they looked; proofs 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from gence.losses import generative_cross_entropy
 
@@ -182,15 +184,38 @@ def find_minimisers(
     return Minimisers(q, z.softmax(-1).numpy(), risks.numpy(), (slopes <= tolerance).numpy())
 
 
-def _search(loss: Loss, beliefs: list[Floats], n_starts: int, seed: int) -> list[Minimisers]:
-    """find_minimisers for each belief; vectors all at once."""
-    if beliefs[0].ndim == 2:
-        return [find_minimisers(loss, q, n_starts=n_starts, seed=seed) for q in beliefs]
-    q = torch.from_numpy(np.repeat(beliefs, n_starts, axis=0))
-    start = 2.0 * torch.randn(q.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    z, risks, slopes = _lbfgs(_risk(loss, q, pointwise=True), start, tolerance=1e-10, max_iter=1000)
-    parts = (z.softmax(-1).numpy(), risks.numpy(), (slopes <= 1e-10).numpy())
-    return [Minimisers(b, *(x[i * n_starts : (i + 1) * n_starts] for x in parts)) for i, b in enumerate(beliefs)]
+def _search(
+    loss: Loss, beliefs: list[Floats], n_starts: int, seed: int, max_seconds: float, progress: bool
+) -> tuple[list[Minimisers], bool]:
+    """find_minimisers for each belief, those of the same shape at once, in the order of their shapes, until time is up.
+
+    The first shape is always searched, if only for a part of the steps it needs. The second result: whether all were,
+    with all their steps.
+    """
+    end, found = time.monotonic() + max_seconds, []
+    with tqdm(total=n_starts * len(beliefs), desc="minima found", delay=5, leave=False, disable=not progress) as bar:
+        for shape in dict.fromkeys(q.shape for q in beliefs):
+            if found and time.monotonic() > end:
+                break
+            group = [q for q in beliefs if q.shape == shape]
+            q = torch.from_numpy(np.repeat(group, n_starts, axis=0))
+            rng = torch.Generator().manual_seed(seed)
+            if len(shape) == 1:
+                start = torch.randn(q.shape, generator=rng, dtype=torch.float64)
+            else:
+                start = torch.randn(n_starts, *shape, generator=rng, dtype=torch.float64).repeat(len(group), 1, 1)
+            before = bar.n
+
+            def keep_on(done: Tensor, before: int = before) -> bool:
+                bar.update(before + int(done.sum()) - bar.n)
+                return time.monotonic() < end
+
+            z, risks, slopes = _lbfgs(_risk(loss, q, one_belief_each=True), 2.0 * start, 1e-10, 1000, keep_on=keep_on)
+            bar.update(before + len(q) - bar.n)
+            parts = (z.softmax(-1).numpy(), risks.numpy(), (slopes <= 1e-10).numpy())
+            for i, belief in enumerate(group):
+                found.append(Minimisers(belief, *(x[i * n_starts : (i + 1) * n_starts] for x in parts)))
+    return found, time.monotonic() < end
 
 
 @dataclass(frozen=True)
@@ -367,14 +392,15 @@ class Verdict:
     """What a search for counterexamples found; ``print`` it for a sentence.
 
     Attributes:
-        proper: no prediction had a lower risk than the belief itself.
-        strictly: also no other prediction had the same risk.
-        belief: the worst belief found, (K,) or (N, K); None for a strictly proper loss.
+        proper: no prediction had a lower risk than the belief itself; None where time was up before that was known.
+        strictly: also no other prediction had the same risk; None likewise.
+        belief: the worst belief found, (K,) or (N, K); None without a counterexample.
         minimiser: what the loss makes of it, of the shape of `belief`.
         gap: risk of the belief minus risk of the minimiser, in the unit of the loss.
-        distance: the largest |p - q| between the two (over all beliefs for a strictly proper loss).
+        distance: the largest |p - q| between the two (over all beliefs without a counterexample).
         searched: how many beliefs were tried.
         converged: whether every belief had a start that converged; if not, do not trust a good verdict.
+        planned: how many beliefs were to be tried.
 
     Example:
         >>> from gence.losses import make_loss
@@ -382,30 +408,44 @@ class Verdict:
         False
     """
 
-    proper: bool
-    strictly: bool
+    proper: bool | None
+    strictly: bool | None
     belief: Floats | None
     minimiser: Floats | None
     gap: float
     distance: float
     searched: int
     converged: bool
+    planned: int
 
     def __str__(self) -> str:
         """Return the verdict in a sentence."""
-        effort = f"{self.searched} beliefs searched{'' if self.converged else ', NOT all converged'}"
-        if self.strictly:
-            return f"strictly proper: no counterexample ({effort})"
-        kind = "proper, not strictly" if self.proper else "not proper"
+        part = "" if self.searched == self.planned else f" of {self.planned}"
+        stopped = f"{', time was up' if self.proper is None else ''}{'' if self.converged else ', NOT all converged'}"
+        effort = f"{self.searched}{part} beliefs searched{stopped}"
+        if self.belief is None:
+            kind = "strictly proper: no counterexample" if self.strictly else "undecided: no counterexample so far"
+            return f"{kind} ({effort})"
+        kind = {True: "proper, not strictly", False: "not proper", None: "not strictly proper"}[self.proper]
         where = np.array2string(self.belief, precision=3, separator=", ")
         p = np.array2string(self.minimiser, precision=3, separator=", ")
         return f"{kind}: belief {where} has the minimiser {p}, off by {self.distance:.3f} ({effort})"
 
 
 def is_strictly_proper(
-    loss: Loss, n_classes: int, *, complete_only: bool = False, n_beliefs: int = 40, n_starts: int = 6, seed: int = 0
+    loss: Loss,
+    n_classes: int,
+    *,
+    complete_only: bool = False,
+    n_beliefs: int = 40,
+    n_starts: int = 6,
+    seed: int = 0,
+    max_seconds: float = 120.0,
+    progress: bool = True,
 ) -> Verdict:
     """Search beliefs, random and structured, for one that the loss distorts or leaves undecided.
+
+    The structured ones come first, so that a search that runs out of time has tried the likeliest counterexamples.
 
     Args:
         loss: a loss as in this module's head.
@@ -414,12 +454,14 @@ def is_strictly_proper(
         n_beliefs: random beliefs; tables cost more, so only a quarter as many are tried.
         n_starts: starts of each minimisation.
         seed: of beliefs and starts.
+        max_seconds: when to stop and judge by what was searched by then, > 0; the verdict says how much that is.
+        progress: show a bar if it takes longer than 5 seconds.
 
     Returns:
         A :class:`Verdict`. A negative one carries its counterexample; a positive one is evidence, no proof.
 
     Raises:
-        ValueError: `n_classes` < 2, or a loss of the wrong form.
+        ValueError: `n_classes` < 2, `max_seconds` <= 0, or a loss of the wrong form.
 
     Example:
         >>> from gence.losses import make_loss
@@ -429,25 +471,28 @@ def is_strictly_proper(
     """
     if n_classes < 2:
         raise ValueError(f"n_classes must be at least 2, but got {n_classes}")
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds must be > 0, but got {max_seconds}. Use math.inf for a search without an end.")
     rng = np.random.default_rng(seed)
     if couples_samples(loss, n_classes):
         beliefs = _tables(n_classes, rng, max(n_beliefs // 4, 2), complete_only)
     else:
         beliefs = _vectors(n_classes, rng, n_beliefs)
-    found = _search(loss, beliefs, n_starts, seed)
+    found, finished = _search(loss, beliefs, n_starts, seed, max_seconds, progress)
     gaps = np.array([conditional_risk(loss, f.belief, f.belief) - f.risks.min() for f in found])
     spreads = np.array([f.spread for f in found])
     proper = bool(gaps.max() <= RISK_TOLERANCE)
     strictly = proper and bool(spreads.max() <= DISTANCE_TOLERANCE)
-    converged = all(bool(f.converged.any()) for f in found)
+    effort = (len(found), all(bool(f.converged.any()) for f in found), len(beliefs))
+    known = True if finished else None  # a counterexample stands whatever else is searched
     if strictly:
-        return Verdict(True, True, None, None, float(gaps.max()), float(spreads.max()), len(found), converged)
+        return Verdict(known, known, None, None, float(gaps.max()), float(spreads.max()), *effort)
     at = int(spreads.argmax() if proper else gaps.argmax())
     worst = found[at]
     good = worst.converged & (worst.risks <= worst.risks.min() + RISK_TOLERANCE)
     point = worst.points[np.where(good, worst.distances, -1).argmax()] if proper else worst.best
     distance = float(np.abs(point - worst.belief).max())
-    return Verdict(proper, False, worst.belief, point, float(gaps[at]), distance, len(found), converged)
+    return Verdict(known if proper else False, False, worst.belief, point, float(gaps[at]), distance, *effort)
 
 
 def _vectors(n_classes: int, rng: np.random.Generator, n: int) -> list[Floats]:
@@ -472,7 +517,7 @@ def _tables(n_classes: int, rng: np.random.Generator, n: int, complete_only: boo
     twins = np.column_stack([narrow[:, :-1], 0.7 * narrow[:, -1], 0.3 * narrow[:, -1]])  # two classes go together
     absent = np.column_stack([narrow, np.zeros(len(narrow))])
     few = [rng.dirichlet(np.ones(n_classes), n_classes - 1)] if n_classes > 2 else []  # fewer samples than classes
-    return [*tables, twins, absent, *few]
+    return [*few, twins, absent, *tables]
 
 
 def _with_reduction(loss: Loss, reduction: str) -> Loss:
@@ -483,11 +528,15 @@ def _with_reduction(loss: Loss, reduction: str) -> Loss:
     return loss
 
 
-def _risk(loss: Loss, q: Tensor, *, pointwise: bool = False) -> Callable[[Tensor], Tensor]:
-    """Logits of S predictions, (S, K) or (S, N, K), to their (S,) conditional risks under the belief q."""
+def _risk(loss: Loss, q: Tensor, *, one_belief_each: bool = False) -> Callable[[Tensor], Tensor]:
+    """Logits of S predictions, (S, K) or (S, N, K), to their (S,) risks under the belief q, or S beliefs."""
     n_classes = q.shape[-1]
     each = _with_reduction(loss, "none")
+    pointwise = one_belief_each and q.dim() == 2
     if not pointwise and couples_samples(loss, n_classes):
+        if one_belief_each:
+            together = torch.func.vmap(lambda z, own: each(z, own).mean())
+            return lambda z: together(z, q)
         if q.dim() == 1:
             raise ValueError(
                 "this loss couples the samples of a batch, so its belief must be a table (N, K), but got a vector "
@@ -506,10 +555,16 @@ def _risk(loss: Loss, q: Tensor, *, pointwise: bool = False) -> Callable[[Tensor
 
 
 def _lbfgs(
-    risk: Callable[[Tensor], Tensor], z: Tensor, tolerance: float, max_iter: int, memory: int = 20
+    risk: Callable[[Tensor], Tensor],
+    z: Tensor,
+    tolerance: float,
+    max_iter: int,
+    memory: int = 20,
+    keep_on: Callable[[Tensor], bool] = lambda done: True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Minimise S independent risks side by side; return the points, their risks and largest gradient entries.
 
+    `keep_on` is told before each step which of them are done, and says whether to take it.
     A step counts as a descent up to the rounding of the risk, so that the gradient falls far below its square root.
     """
     shape, z = z.shape, z.reshape(len(z), -1)
@@ -527,7 +582,7 @@ def _lbfgs(
     scale, stuck = torch.ones(len(z), 1, dtype=z.dtype), torch.zeros(len(z), dtype=torch.bool)
     for _ in range(max_iter):
         done = stuck | (gradient.abs().amax(1) <= tolerance)
-        if bool(done.all()):
+        if not keep_on(done) or bool(done.all()):
             break
         step, weights = gradient.clone(), []
         for s, y, rho in reversed(history):

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 NOT_RUN = "not run"
+DASH = "–"
 # The paper's words for what our records call otherwise.
 PAPER_NAMES: dict[str, dict[str, str]] = {
     "dataset": {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet", "av1451": "AV1451"},
@@ -330,12 +331,19 @@ def collected(grid: str) -> pd.DataFrame:
     return table.assign(**{name: table[name].map(json.loads) for name in nested})
 
 
-def markdown(table: pd.DataFrame | Iterable[Mapping[str, Any]], *, index: bool = False) -> Markdown:
+def markdown(
+    table: pd.DataFrame | Iterable[Mapping[str, Any]], *, index: bool = False, labels: Sequence[str] | None = None
+) -> Markdown:
     """Show a table in a notebook, its numbers as they are written; what is missing stays empty.
+
+    "not run" is said once, below the table: rows and columns that hold nothing else are left out, and a dash marks a
+    single cell.
 
     Args:
         table: a data frame, or one mapping for each row; a row may lack columns.
         index: show the names of the rows too.
+        labels: columns that say what a row is; None means those to the left of the first "not run" in which no number
+            has a decimal point.
 
     Example:
         >>> print(markdown([{"loss": "CE", "error": "1.50"}, {"loss": "GenCE"}]).data)
@@ -343,13 +351,48 @@ def markdown(table: pd.DataFrame | Iterable[Mapping[str, Any]], *, index: bool =
         |:-------|:--------|
         | CE     | 1.50    |
         | GenCE  |         |
+        >>> rows = [{"loss": "CE", "a": "1.5", "b": "not run"}, {"loss": "GenCE", "a": "not run", "b": "not run"}]
+        >>> print(markdown(rows).data)
+        | loss   | a   |
+        |:-------|:----|
+        | CE     | 1.5 |
+        <BLANKLINE>
+        Not run: 3 of 4 cells (all of GenCE; all of b).
     """
     from IPython.display import Markdown
 
     frame = pd.DataFrame(table)
     if frame.isna().any(axis=None):
         frame = frame.astype(object).where(frame.notna(), "")
-    return Markdown(frame.to_markdown(index=index, disable_numparse=True))
+    frame, sentence = _said_once(frame, labels, index)
+    text = frame.to_markdown(index=index, disable_numparse=True) if len(frame) else ""
+    return Markdown("\n\n".join(filter(None, [text, sentence])))
+
+
+def _said_once(frame: pd.DataFrame, labels: Sequence[str] | None, index: bool) -> tuple[pd.DataFrame, str]:
+    """The table without rows and columns of nothing but "not run", and a sentence that says so."""
+    missing = frame == NOT_RUN
+    if not missing.any(axis=None):
+        return frame, ""
+    first = int(np.argmax(missing.any(axis=0)))
+    if labels is None:
+        numbers = frame.astype(str).apply(lambda column: column.str.contains(r"\d\.\d").any())
+        labels = [name for name in frame.columns[:first] if not numbers[name]]
+    is_label = frame.columns.isin(labels)
+    values, gaps = frame.loc[:, ~is_label], missing.loc[:, ~is_label]
+    nothing = gaps | values.isin(["", "-"])
+    rows = nothing.all(axis=1) & gaps.any(axis=1)
+    names = frame.index[rows] if index else frame.loc[rows, is_label].iloc[:, :1].squeeze(axis=1)
+    left = nothing[~rows]
+    columns = list(left.columns[left.all(axis=0) & gaps[~rows].any(axis=0)]) if len(left) else []
+    parts = [f"all of {', '.join(dict.fromkeys(map(str, part)))}" for part in (names, columns) if len(part)]
+    shown = frame[~rows].drop(columns=columns)
+    if (shown == NOT_RUN).any(axis=None):
+        shown = shown.replace(NOT_RUN, DASH)
+        parts.append(f"and those with {DASH}" if parts else DASH)
+    count, of = int(gaps.sum(axis=None)), gaps.size - int((nothing & ~gaps).sum(axis=None))
+    which = f" ({'; '.join(parts)})" if parts else ""
+    return shown, f"Not run: {count} of {of} cells{which}."
 
 
 def mean_sd(values: Sequence[float], *, scale: float = 100.0, digits: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""Is one loss better than another? Paired tests, one correction for all rows of a table, equivalence, and their words.
+"""Is one loss better than another? Paired tests, one correction for a whole table, equivalence, and their words.
 
 One rule for every table of the book. Runs are paired by seed. The test is the two-sided exact Wilcoxon signed-rank
 test; the interval is its inversion, so both always agree; Holm's correction runs over all rows of a family, and the
@@ -42,9 +42,11 @@ DECIMALS = 12
 def signed_rank_p(values: ArrayLike, alternative: str = "two-sided") -> np.ndarray:
     """Exact p-values of Wilcoxon's signed-rank test that paired differences lie around 0.
 
-    A zero counts half on each side, and ties share their mean rank; a rank sum that is no whole number is rounded to
-    the safe side. (Wilcoxon dropped zeros. Then no interval belongs to the test: the zeros would be dropped at 0 and
-    counted next to it.)
+    The rank sum of the positive differences is the number of pairs (i <= j) whose mean is above 0. Zeros and ties of
+    opposite sign make means of exactly 0; these count half on each side. (Wilcoxon dropped zeros. Then no interval
+    belongs to the test: zeros would be dropped at 0 and counted next to it.) Without zeros and ties the level is exact.
+    With them it is kept on rounded normal differences (0.046 or less at 0.05); the worst of all patterns of 6 to 12
+    differences of sizes 0 to 3 has 0.07.
 
     Args:
         values: (..., n) differences; the last axis is tested.
@@ -56,24 +58,27 @@ def signed_rank_p(values: ArrayLike, alternative: str = "two-sided") -> np.ndarr
     Raises:
         ValueError: an unknown alternative, or NaN among the values.
 
-    Source: Wilcoxon (1945), through scipy.
+    Source: Wilcoxon (1945); ``scipy.stats.wilcoxon`` with ``method="exact", zero_method="zsplit"``, but vectorised.
 
     Example:
         >>> float(signed_rank_p([-3, -2, -1, -4, -5, -6])), float(signed_rank_p([-1, 0, 1]))
         (0.03125, 1.0)
     """
-    differences = np.round(np.asarray(values, dtype=float), DECIMALS)
-    if np.isnan(differences).any():
-        raise ValueError("a difference is NaN: leave out the seed, for both losses, and say so")
-    how = {"zero_method": "zsplit", "method": "exact", "axis": -1}
-    return np.asarray(stats.wilcoxon(differences, alternative=alternative, **how).pvalue)
+    sums = _pair_sums(values)
+    p_up_to, halves = _rank_sum_cdf(np.shape(values)[-1]), (sums == 0).sum(axis=-1) / 2
+    # A half is rounded up, to the larger p.
+    less, greater = (p_up_to[np.ceil((side > 0).sum(axis=-1) + halves).astype(int)] for side in (sums, -sums))
+    found = {"less": less, "greater": greater, "two-sided": np.minimum(1, 2 * np.minimum(less, greater))}
+    if alternative not in found:
+        raise ValueError(f"alternative must be one of {', '.join(found)}, but got {alternative!r}")
+    return found[alternative]
 
 
 def signed_rank_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[float, float, float]:
     """Hodges-Lehmann estimate of the typical difference, and the interval that :func:`signed_rank_p` gives.
 
-    The interval holds every shift that the two-sided test does not reject: if p is at least 1 - `level`, 0 lies in it,
-    else it lies on one side of 0 (an end that is exactly 0 is then not part of it).
+    The interval holds the shifts that the two-sided test does not reject: if p is at least 1 - `level`, 0 lies in it,
+    else the interval lies on one side of 0. (With zeros or ties an end can be exactly 0; then it is not part of it.)
 
     Args:
         values: (n,) differences.
@@ -89,22 +94,29 @@ def signed_rank_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[fl
         >>> signed_rank_interval([1, 2, 3, 4, 5, 6])
         (3.5, 1.0, 6.0)
     """
-    differences = np.round(np.asarray(values, dtype=float), DECIMALS)
-    n = len(differences)
-    i, j = np.triu_indices(n)
-    walsh = np.sort((differences[i] + differences[j]) / 2)
-    outside = int(np.searchsorted(2 * _rank_sum_cdf(n), 1 - level, side="left"))  # rank sums that are rejected
+    walsh = np.sort(_pair_sums(values)) / 2
+    # Rank sums that are rejected: 0, 1, ..., outside - 1.
+    outside = int(np.searchsorted(2 * _rank_sum_cdf(len(values)), 1 - level, side="left"))
     low, high = (walsh[outside - 1], walsh[-outside]) if outside else (-np.inf, np.inf)
     return float(np.median(walsh)), float(low), float(high)
 
 
+def _pair_sums(values: ArrayLike) -> np.ndarray:
+    """(..., n) differences to the (..., n(n+1)/2) sums of all pairs i <= j, twice the Walsh averages."""
+    differences = np.round(np.asarray(values, dtype=float), DECIMALS)
+    if np.isnan(differences).any():
+        raise ValueError("a difference is NaN: leave out the seed, for both losses, and say so")
+    i, j = np.triu_indices(differences.shape[-1])
+    return differences[..., i] + differences[..., j]
+
+
 @lru_cache
 def _rank_sum_cdf(n: int) -> np.ndarray:
-    """P(W <= w) of the signed-rank sum without ties, for w = 0, ..., n(n+1)/2."""
+    """P(W <= w) of the sum of the positive ones of n ranks with random signs, for w = 0, ..., n(n+1)/2."""
     mass = np.ones(1)
     for rank in range(1, n + 1):
-        mass = np.convolve(mass, np.r_[0.5, np.zeros(rank - 1), 0.5])
-    return np.cumsum(mass)
+        mass = (np.pad(mass, (0, rank)) + np.pad(mass, (rank, 0))) / 2
+    return np.minimum(1, np.cumsum(mass))
 
 
 def compare(
@@ -287,13 +299,14 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     if not ((p >= 0) & (p <= 1) | np.isnan(p)).all():
         raise ValueError(f"p-values lie in [0, 1], but got {p[(p < 0) | (p > 1)].tolist()}")
     table = p.reshape(len(p), -1)
-    corrected, standing = np.full(table.shape, np.nan), (~np.isnan(table)).sum(axis=1)
-    largest = 0.0
-    for row, column in zip(*np.unravel_index(np.argsort(table, axis=None, kind="stable"), table.shape), strict=True):
-        if standing[row] and not np.isnan(table[row, column]):
-            largest = max(largest, min(1.0, np.count_nonzero(standing) * table[row, column]))
-            corrected[row, column] = largest
-            standing[row] -= 1
+    asked = np.flatnonzero(~np.isnan(table))
+    order = asked[np.argsort(table.flat[asked], kind="stable")]
+    place = np.full(table.shape, -1)
+    place.flat[order] = np.arange(len(order))
+    # A row still stands at a step if its last hypothesis has not been rejected before it.
+    standing = (place.max(axis=1, keepdims=True) >= np.arange(len(order))).sum(axis=0)
+    corrected = np.full(table.shape, np.nan)
+    corrected.flat[order] = np.maximum.accumulate(np.minimum(1, standing * table.flat[order]))
     return corrected.reshape(p.shape)
 
 

@@ -105,7 +105,8 @@ def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(site, browser
     page.evaluate("() => document.querySelectorAll('article details').forEach(d => { d.open = true; })")
     for width in (390, 1440):
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(100)  # boxes are measured anew when a fold opens and when the window changes
+        # Boxes are measured anew when a fold opens and when the window changes, in the frame that draws it.
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         for table in page.evaluate(TABLES):
             heads = [head["text"] for head in table["heads"]]
             assert table["boxed"], f"no box around the table {heads}"

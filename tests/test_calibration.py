@@ -193,9 +193,9 @@ BAD_LOGITS = [
     ([1.0, 2.0], r"shape \(N, K\).*got \(2,\)"),
     ([[1.0], [2.0]], "K >= 2"),
     (np.empty((0, 2)), "N >= 1"),
-    ([[0.3, 0.7], [0.5, 0.5]], "these rows are probabilities"),
-    (torch.full((2, 2), 0.5), "these rows are probabilities"),
+    ([[-math.inf, -math.inf], [0.0, 1.0]], "infinite values: the largest of row 0 is -inf"),
 ]
+PROBABILITIES = [[[0.3, 0.7], [0.5, 0.5]], torch.full((2, 2), 0.5), [[1.0, -1e-17], [0.3, 0.7]]]
 BAD_LABELS = [
     ([0], r"shape \(2,\) to match logits"),
     ([[0], [1]], r"got \(2, 1\)"),
@@ -213,6 +213,9 @@ def test_bad_input_says_what_is_wrong(name: str) -> None:
         for call in (lambda z: CALIBRATORS[name]().fit(z, [0, 1]), fitted.predict_proba):
             with pytest.raises(ValueError, match=message):
                 call(logits)
+    for probs in PROBABILITIES:
+        with pytest.raises(ValueError, match="these rows are probabilities"):
+            CALIBRATORS[name]().fit(probs, [0, 1])
     for labels, message in BAD_LABELS:
         with pytest.raises(ValueError, match=message):
             CALIBRATORS[name]().fit(GOOD, labels)
@@ -220,11 +223,12 @@ def test_bad_input_says_what_is_wrong(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_probabilities_of_every_precision_are_recognised(dtype: torch.dtype) -> None:
-    """Rows of half precision sum to 1 only roughly; logarithms of them are logits."""
+    """Rows of half precision sum to 1 only roughly, also after a cast; logarithms of them are logits."""
     z, y = problem(n_classes=100)
     probs = torch.tensor(z).softmax(1).to(dtype)
-    with pytest.raises(ValueError, match="these rows are probabilities"):
-        TemperatureScaling().fit(probs, y)
+    for these in (probs, probs.float(), probs.double()):
+        with pytest.raises(ValueError, match="these rows are probabilities"):
+            TemperatureScaling().fit(these, y)
     TemperatureScaling().fit(probs.clamp_min(1e-6).log(), y)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -76,3 +77,28 @@ def test_fit_of_ten_thousand_samples_of_100_classes(name: str) -> None:
     (fit,) = seconds(lambda: CALIBRATORS[name]().fit(logits, labels), rounds=1)
     print(f"{name}: {fit:.2f} s")
     assert fit <= 10
+
+
+def test_classwise_error_of_many_classes() -> None:
+    """<= 3 s, and less memory than twice the input beside it, in the precision that networks give."""
+    rng = np.random.default_rng(0)
+    probs = rng.standard_exponential((20_000, 1000), dtype=np.float32) ** 4
+    probs /= probs.sum(1, keepdims=True)
+    labels = rng.integers(1000, size=20_000)
+    (own,) = seconds(lambda: metrics.classwise_calibration_error(probs, labels), rounds=1)
+    tracemalloc.start()
+    metrics.classwise_calibration_error(probs, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print(f"classwise ECE {own:.2f} s, {peak / probs.nbytes:.2f} times the memory of its input")
+    assert own <= 3
+    assert peak <= 2 * probs.nbytes
+
+
+def test_the_largest_number_of_bins() -> None:
+    """A million bins, <= 2 s for a curve; more are refused."""
+    logits, labels = problem(1000, 5)
+    (own,) = seconds(
+        lambda: metrics.reliability_curve(special.softmax(logits, axis=1), labels, metrics.MAX_BINS), rounds=1
+    )
+    assert own <= 2

@@ -47,6 +47,7 @@ def test_ids_are_unique_and_every_row_is_whole():
     assert len(CLAIMS) == len(nb.claims())
     for claim in CLAIMS.values():
         assert claim["status"] in ("holds", "fails", "open")
+        assert claim.get("basis", "printed") == "printed", f"{claim['id']}: unknown basis"
         for key in ("statement", "source", "note"):
             assert str(claim.get(key, "")).strip(), f"{claim['id']} has no {key}"
 
@@ -65,7 +66,10 @@ def test_no_check_and_no_test_without_a_claim():
     assert set(marked_tests()) <= set(CLAIMS)
 
 
-def test_the_page_shows_every_claim():
+def test_the_page_shows_every_claim_and_which_are_arithmetic_on_printed_cells():
     page = nb.ledger()
+    printed = [claim["id"] for claim in CLAIMS.values() if claim.get("basis") == "printed"]
+    assert printed
+    assert page.count(", *as printed* (") == len(printed)
     for claim in CLAIMS.values():
         assert f"**{claim['id']}**" in page

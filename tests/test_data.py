@@ -31,7 +31,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torchvision import datasets as official
 
-from gence import data, datasets
+from gence import _files, data, datasets
+from gence._files import file_digest
 from gence.data import (
     Splits,
     cifar10_c,
@@ -249,7 +250,7 @@ def test_capacity_is_checked(n_per_class: int, advice: int) -> None:
 
 def test_bad_names_and_ratios() -> None:
     for call in (lambda: load_splits("digit", seed=0), lambda: class_capacity("digit")):
-        with pytest.raises(ValueError, match=r"unknown dataset 'digit'; did you mean 'digits'\?"):
+        with pytest.raises(ValueError, match=r"unknown dataset 'digit'; did you mean 'digits'\?.*bring your own"):
             call()
     with pytest.raises(ValueError, match="rho must be >= 1"):
         load_splits("digits", seed=0, rho=0.9)
@@ -618,8 +619,11 @@ def test_npz_files_are_read_without_pickle(folder: Path, tmp_path: Path) -> None
     arrays = write_own(folder)
     np.savez(folder / "mine.npz", **arrays | {"y_train": np.array([Trap(sprung)], dtype=object)})
     (folder / "plain.npz").write_bytes(pickle.dumps(Trap(sprung)))
-    for name in ("mine", "plain"):
-        with pytest.raises(ValueError, match=f"{name}.npz is damaged, or no .npz file of plain arrays"):
+    for name, message in (
+        ("mine", r"y_train is an array of Python objects.*never opened.*Save it as y_train\.astype\(np\.int64\)"),
+        ("plain", r"plain\.npz is no \.npz file: it is a pickle"),
+    ):
+        with pytest.raises(ValueError, match=message):
             load_splits(name, seed=0)
     assert not sprung.exists()
 
@@ -739,17 +743,66 @@ BAD_FILES = {
     "four channels": ({"x_train": X[..., [0, 1, 2, 2]], "y_train": Y}, "cannot tell which of its axes"),
     "two channel axes": ({"x_train": X[:, :3], "y_train": Y}, "cannot tell which of its axes"),
     "too few labels": ({"y_train": Y[:-1]}, r"one whole number for each of the 60 samples"),
-    "two label axes": ({"x_train": X, "y_train": Y[:, None]}, r"y_train has type int64 and shape \(12, 1\)"),
-    "float labels": ({"x_train": X, "y_train": Y.astype(float)}, "y_train must hold whole numbers"),
-    "negative label": ({"x_train": X, "y_train": Y - 1}, r"labels -1\.\.1, but must lie in 0\.\.1"),
+    "two label axes": ({"x_train": X, "y_train": Y[:, None]}, r"shape \(12, 1\), a column.*save y_train\.ravel\(\)"),
+    "three label axes": ({"x_train": X, "y_train": X[..., 0]}, r"type uint8 and shape \(12, 8, 6\), but labels"),
+    "float labels": (
+        {"x_train": X, "y_train": Y / 1},
+        r"float64 \(0\.0, 1\.0, 2\.0, \.\.\.\).*y_train\.astype\(np\.int64",
+    ),
+    "true and false": ({"x_train": X, "y_train": Y > 0}, r"type bool \(False, True, .*y_train\.astype"),
+    "numbers between": ({"x_train": X, "y_train": Y / 2}, "y_train holds 0.5, but labels are whole numbers"),
+    "no label at all": ({"x_train": X, "y_train": np.where(Y, Y, np.nan)}, "y_train holds nan, but labels"),
+    "text labels": (
+        {"x_train": X, "y_train": np.array(["cat", "dog", "owl"])[Y]},
+        r"text \('cat', 'dog', 'owl', .*np\.unique",
+    ),
+    "bytes labels": ({"x_train": X, "y_train": np.array([b"a", b"b", b"c"])[Y]}, r"y_train holds text .*np\.unique"),
+    "numbers as text": ({"x_train": X, "y_train": Y.astype(str)}, r"y_train holds text \('0', '1', '2'"),
+    "text of the test": ({"y_test": np.array(["0", "1", "2"] * 4)}, r"y_test holds text \('0', '1', '2'"),
+    "one-hot": (
+        {"x_train": X, "y_train": np.eye(3)[Y]},
+        r"y_train is one-hot, of shape \(12, 3\).*y_train\.argmax\(1\)",
+    ),
+    "one-hot of the test": ({"y_test": np.eye(3, dtype=int)[Y]}, r"y_test is one-hot.*y_test\.argmax\(1\)"),
+    "soft labels": ({"x_train": X, "y_train": 0.1 + 0.7 * np.eye(3)[Y]}, r"y_train is class probabilities.*argmax"),
+    "dates": ({"x_train": X, "y_train": Y.astype("datetime64[D]")}, r"y_train has type datetime64\[D\]"),
+    "objects": (
+        {"x_train": X, "y_train": Y.astype(object)},
+        r"y_train is an array of Python objects.*astype\(np\.int64\)",
+    ),
+    "from 1": ({"x_train": X, "y_train": Y + 1}, r"labels start at 1 \(1\.\.3\): save y_train - 1 and y_test - 1"),
+    "from 1 with names": (
+        {"x_train": X, "y_train": Y + 1, "class_names": np.array(["a", "b", "c"])},
+        r"labels 1\.\.3, but must lie in 0\.\.2.*'a', 'b', 'c'\. Labels start at 1 here: save y_train - 1",
+    ),
+    "from 5": ({"x_train": X, "y_train": Y + 5}, r"the labels are 5, 6, 7\. Number them anew.*np\.unique"),
+    "negative label": ({"x_train": X, "y_train": Y - 1}, r"the labels are -1, 0, 1\. Number them anew"),
     "label too large": ({"y_test": np.full(12, 3)}, r"y_test has labels 3\.\.3, but must lie in 0\.\.2"),
     "huge label": ({"x_train": X, "y_train": np.where(Y == 2, 10**12, Y)}, "whole numbers 0..K-1, of all K classes"),
-    "missing class": ({"x_train": X, "y_train": np.where(Y == 1, 2, Y)}, r"too few of: '1' \(label 1\)"),
+    "missing class": ({"x_train": X, "y_train": np.where(Y == 1, 2, Y)}, r"the labels are 0, 2\. Number them anew"),
     "class of one": ({"x_train": X, "y_train": np.where(np.cumsum(Y == 1) > 1, Y % 1, Y)}, r"too few of: '1'"),
-    "one class": ({"x_train": X, "y_train": 0 * Y}, "of at least 2"),
+    "one class": ({"x_train": X, "y_train": 0 * Y}, r"y_train has a single class \(label 0\), but at least 2 classes"),
+    "one named": ({"x_train": X, "y_train": 0 * Y, "class_names": np.array(["a"])}, "names 1 class, but at least 2"),
     "missing named": ({"class_names": np.array(["a", "b", "c", "d"])}, r"too few of: 'd' \(label 3\)"),
     "too few names": ({"class_names": np.array(["a", "b"])}, r"must lie in 0\.\.1"),
-    "object names": ({"class_names": np.array(["a", None, "c"], dtype=object)}, "plain arrays"),
+    "object names": (
+        {"class_names": np.array(["a", "b", "c"], dtype=object)},
+        r"class_names is an array of Python objects.*np\.array\(class_names, dtype=str\)",
+    ),
+    "names twice": ({"class_names": np.array(["a", "a", "c"])}, "K different names in one row.*'a', 'a', 'c'"),
+    "names in two rows": ({"class_names": np.array([["a", "b"], ["c", "d"]])}, r"shape \(2, 2\)"),
+    "pixels in [0, 1]": ({"x_train": X / 255, "y_train": Y}, r"\(255 \* x\)\.round\(\)\.astype\(np\.uint8\)"),
+    "pixels as floats": ({"x_train": X / 1, "y_train": Y}, r"Pixels in 0\.\.255 become bytes"),
+    "one feature": ({"x_train": Y / 7, "y_train": Y}, r"A single feature is a column: x\[:, None\]"),
+    "text features": ({"x_train": np.array([["1"]] * 12), "y_train": Y}, r"x_train has type <U1.*x\.astype\(float\)"),
+    "objects as images": ({"x_train": X.astype(object), "y_train": Y}, "x_train is an array of Python objects"),
+    "infinite": ({"x_train": np.where(Y == 1, np.inf, Y)[:, None], "y_train": Y}, "missing or infinite"),
+    "other keys": (
+        {**dict.fromkeys(("x_train", "y_train", "x_test", "y_test")), "X": X, "y": Y},
+        "lacks x_train, y_train, x_test, y_test: it holds X, y, and must",
+    ),
+    "no keys": (dict.fromkeys(("x_train", "y_train", "x_test", "y_test")), "it holds nothing, and must"),
+    "only a test part": ({"x_train": None, "y_train": None}, "lacks x_train, y_train: it holds x_test, y_test"),
     "empty": ({"x_test": X[:0], "y_test": Y[:0]}, "there must be samples"),
     "other size": (
         {"x_test": X[:, :4], "y_test": Y},
@@ -778,8 +831,102 @@ def test_damaged_npz(damage: str, folder: Path) -> None:
     path.write_bytes(
         {"cut": whole[: len(whole) // 2], "flipped": flipped, "empty": b"", "npy": array.getvalue()}[damage]
     )
-    with pytest.raises(ValueError, match=r"mine\.npz is damaged, or no \.npz file"):
+    message = {"empty": "is no .npz file: it is empty", "npy": "is no .npz file: it is a single array"}
+    with pytest.raises(ValueError, match=rf"mine\.npz {message.get(damage, 'is damaged, or no .npz file')}"):
         load_splits("mine", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"height,width,label\n1,2,0\n", r"it is text that starts with 'height,width,label'\. Read it with"),
+        (b"\x89HDF\r\n\x1a\n", "it is HDF5"),
+        (bytes(100), "it is damaged"),
+        ("größe,klasse\n".encode(), "it is damaged"),
+        (b"PK but no archive", "it is text that starts with 'PK but no archive'"),
+        (None, "it is a folder"),
+    ],
+    ids=str,
+)
+def test_what_only_has_the_name_of_an_npz_file(content: bytes | None, message: str, folder: Path) -> None:
+    path = folder / "mine.npz"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_splits("mine", seed=0)
+
+
+def test_a_link_to_nowhere_is_named(folder: Path) -> None:
+    (folder / "mine.npz").symlink_to(folder / "gone.npz")
+    with pytest.raises(FileNotFoundError, match=r"mine\.npz is not there.*To bring your own data"):
+        load_splits("mine", seed=0)
+
+
+def test_an_unknown_name_says_how_to_bring_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "other.csv").write_text("1,2")
+    with pytest.raises(ValueError, match="unknown dataset 'other'") as error:
+        load_splits("other", seed=0)
+    for part in ("other.npz", "x_train, y_train, x_test, y_test", str(folder), "GENCE_DATA", "other.csv is there"):
+        assert part in str(error.value)
+    monkeypatch.setenv("GENCE_DATA", str(folder / "absent"))
+    with pytest.raises(ValueError, match=r"absent, the folder that GENCE_DATA names \(there is no such folder yet\)"):
+        load_splits("other", seed=0)
+    monkeypatch.setenv("GENCE_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(ValueError, match="GENCE_DATA = '~nobody-of-this-name/data' names the home folder"):
+        load_splits("other", seed=0)
+
+
+@pytest.mark.parametrize("name", ["digits", "av1451", "av1451_synthetic", "cifar10_c"])
+def test_a_file_with_the_name_of_a_built_in_set_is_refused(name: str, folder: Path) -> None:
+    write_own(folder, name)
+    reads = (lambda: cifar10_c("fog", 1)) if name == "cifar10_c" else (lambda: load_splits(name, 0))
+    with pytest.raises(ValueError, match=rf"{name}\.npz would not be used.*my_{name}\.npz, or remove the file"):
+        reads()
+
+
+def test_content_tells_files_apart_and_not_what_they_are_called(folder: Path) -> None:
+    arrays = write_own(folder)
+    first = data.content("mine")
+    assert first is not None and first == data.content("mine")
+    os.utime(folder / "mine.npz", ns=(1, 1))
+    assert data.content("mine") == first, "a time is no content"
+    shutil.copy(folder / "mine.npz", folder / "copy.npz")
+    assert data.content("copy") == first
+    x = arrays["x_train"].copy()
+    x[0, 0, 0, 0] ^= 1
+    stamp, size = (folder / "mine.npz").stat().st_mtime_ns, (folder / "mine.npz").stat().st_size
+    write_own(folder, x_train=x)
+    os.utime(folder / "mine.npz", ns=(stamp, stamp))
+    assert (folder / "mine.npz").stat().st_size == size, "same size, same time"
+    assert data.content("mine") != first
+    assert [data.content(name) for name in ("digits", "cifar10", "av1451", "av1451_synthetic")] == [None] * 4
+    write_table(folder)
+    assert data.content("av1451") is not None
+
+
+def test_the_sum_of_a_file_is_kept_only_once_it_is_at_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "mine.npz"
+    path.write_bytes(b"first")
+    read = []
+    monkeypatch.setattr(_files, "_digest", lambda path: read.append(path) or str(len(read)))
+    assert [file_digest(path) for _ in range(3)] == ["1", "2", "3"], "it has just changed: it may change again unseen"
+    monkeypatch.setattr(_files, "YOUNG", -1.0)
+    assert [file_digest(path) for _ in range(3)] == ["4"] * 3
+    path.write_bytes(b"later")
+    assert file_digest(path) == "5"
+
+
+@pytest.mark.filterwarnings(REAL_SIZES)
+def test_a_packed_file_is_the_published_data_until_somebody_changes_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_official("cifar10", folder, monkeypatch)
+    path = data.pack("cifar10")
+    assert data.content("cifar10") is None
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["x_test"][0, 0, 0, 0] ^= 1
+    np.savez(path, **arrays)
+    assert data.content("cifar10") is not None
 
 
 @pytest.mark.filterwarnings(REAL_SIZES)
@@ -794,8 +941,6 @@ def test_a_file_stands_for_a_published_set_if_it_fits(folder: Path) -> None:
         ValueError, match=r"samples of shape \(3, 8, 6\) in 3 classes are not 'svhn'.*a name of its own"
     ):
         load_splits("svhn", seed=0)
-    write_own(folder, "digits")
-    assert load_splits("digits", seed=0).input_shape == (64,)  # always scikit-learn's
 
 
 def test_a_file_that_changed_is_read_again(folder: Path) -> None:

@@ -546,26 +546,10 @@ def alone(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return torch.vmap(lambda z, y: loss(z[None], y[None]))
 
 
-def expected_over_labels(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """For batches with hard labels only: sum_k q_ik loss(z, k)_i, as the batch term does not look at the labels."""
-
-    def each(z: Tensor, target: Tensor) -> Tensor:
-        if not target.is_floating_point():
-            return loss(z, target)
-        by_label = [loss(z, torch.full((len(z),), k)) for k in range(z.shape[1])]
-        return (target * torch.stack(by_label, 1).masked_fill(target == 0, 0.0)).sum(1)  # 0 log 0 = 0
-
-    return each
-
-
 def pointwise_form(name: str, n_classes: int) -> Callable[[Tensor, Tensor], Tensor]:
     if name in ("mmce", "mmce_w"):
         return alone(make_loss(name))
-    loss = make_loss(name, **required(name, n_classes))
-    if name in ("gence_focal", "gence_adafocal"):
-        loss.reduction = "none"
-        return expected_over_labels(loss)
-    return loss
+    return make_loss(name, **required(name, n_classes))
 
 
 # In a batch that holds all classes, as the search needs them, these are other losses: see tests/test_theory_tax.py.

@@ -46,10 +46,10 @@ OTHERS = {
     "ks": kolmogorov_smirnov_error,
     "debiased": debiased_calibration_error,
     "debiased uniform": partial(debiased_calibration_error, strategy="uniform"),
-    "calibration brier": lambda p, y: calibration_refinement(p, y, "brier").calibration,
-    "refinement brier": lambda p, y: calibration_refinement(p, y, "brier").refinement,
-    "calibration nll": lambda p, y: calibration_refinement(p, y, "nll").calibration,
-    "refinement nll": lambda p, y: calibration_refinement(p, y, "nll").refinement,
+    "calibration brier": lambda p, y, **o: calibration_refinement(p, y, "brier", **o).calibration,
+    "refinement brier": lambda p, y, **o: calibration_refinement(p, y, "brier", **o).refinement,
+    "calibration nll": lambda p, y, **o: calibration_refinement(p, y, "nll", **o).calibration,
+    "refinement nll": lambda p, y, **o: calibration_refinement(p, y, "nll", **o).refinement,
 }
 EVERY = METRICS | OTHERS | {f"{name} compat": metric for name, metric in COMPAT.items()}
 
@@ -780,6 +780,192 @@ def test_softmax_in_low_precision_is_accepted(dtype: torch.dtype) -> None:
 def test_bad_input_says_what_is_wrong(name: str, probs: object, labels: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EVERY[name](probs, labels)
+
+
+@pytest.mark.parametrize("name", ["ece", "mce", "brier", "error"])
+def test_rounding_below_0_and_above_1(name: str) -> None:
+    """As from 1 - p: confidences 1 and .7 are right, so that the ECE is .3 / 2."""
+    expected = {"ece": 0.15, "mce": 0.3, "brier": 0.09, "error": 0.0}[name]
+    for low, high in ((-1e-17, 1.0), (-1e-9, 1.0), (0.0, 1.0000000000000002), (-5e-8, 1.0 + 1.2e-7)):
+        assert EVERY[name]([[high, low], [0.3, 0.7]], [0, 1]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rounding_below_0_against_netcal() -> None:
+    netcal = pytest.importorskip(NETCAL)
+    probs, labels = np.array([[1, -1e-17], [0.3, 0.7]]), np.array([0, 1])
+    assert netcal.ECE(15).measure(probs.max(1), (probs.argmax(1) == labels).astype(int)) == pytest.approx(0.15)
+    assert expected_calibration_error(probs, labels) == pytest.approx(0.15)
+
+
+ROUNDED = {  # ways to come by probabilities in 16 bits
+    "softmax": lambda z: z.softmax(1),
+    "quotient": lambda z: (
+        (z - z.amax(1, keepdim=True)).exp() / (z - z.amax(1, keepdim=True)).exp().sum(1, keepdim=True)
+    ),
+    "exp log": lambda z: z.log_softmax(1).exp(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("n_classes", [2, 100, 1000])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 3.0])
+def test_probabilities_of_16_bits_after_a_cast(dtype: torch.dtype, n_classes: int, spread: float) -> None:
+    """The same value in any container; the ECE is torchmetrics'. Uniform rows are the farthest from the sum 1."""
+    generator = torch.Generator().manual_seed(n_classes)
+    logits = (spread * torch.randn(300, n_classes, generator=generator)).to(dtype)
+    labels = torch.randint(n_classes, (300,), generator=generator)
+    for way in ROUNDED.values():
+        half = way(logits)
+        for metric in (expected_calibration_error, brier_score, classwise_calibration_error):
+            values = {metric(p, labels) for p in (half, half.float(), half.double(), half.double().numpy())}
+            assert len(values) == 1
+        if spread == 3:
+            oracle = multiclass_calibration_error(half.float(), labels, num_classes=n_classes, n_bins=15, norm="l1")
+            assert expected_calibration_error(half.float(), labels) == pytest.approx(float(oracle), abs=1e-5)
+
+
+def test_six_printed_decimals_of_many_classes_are_accepted() -> None:
+    probs, labels = random_problem(n_classes=1000)
+    assert evaluate(np.round(probs, 6), labels)["ece"] == pytest.approx(evaluate(probs, labels)["ece"], abs=1e-6)
+
+
+@pytest.mark.parametrize("n_classes", [2, 100, 1000])
+def test_what_is_not_rounding_is_refused(n_classes: int) -> None:
+    """Rows that sum to .99 or 1.02, entries of -1 %, logits in any precision, also such as lie in [0, 1]."""
+    probs, labels = random_problem(n_classes=n_classes)
+    shifted = probs.copy()
+    shifted[:, :2] += [0.01, -0.01]
+    logits = np.random.default_rng(0).uniform(size=probs.shape)
+    for bad in (0.99 * probs, 1.02 * probs, np.round(shifted - 0.01, 12), logits):
+        with pytest.raises(ValueError, match=r"sum to 1.*Logits\? Apply softmax.*Divide each row by its sum"):
+            evaluate(bad, labels)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        with pytest.raises(ValueError, match="Logits"):
+            evaluate(torch.tensor(logits).to(dtype), labels)
+
+
+# --- images and ignored labels ----------------------------------------------------------------------------------
+
+
+def images(seed: int, *shape: int, n_classes: int = 4, ignore_index: int = -100) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities (N, K, d1, ...) and labels (N, d1, ...), a fifth of them ignored, with nonsense in their place."""
+    probs, labels = random_problem(n=int(np.prod(shape)), n_classes=n_classes, seed=seed)
+    probs, labels = torch.tensor(probs).reshape(*shape, n_classes).movedim(-1, 1), torch.tensor(labels).reshape(shape)
+    ignored = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.2
+    probs = torch.where(ignored[:, None], torch.tensor(float("nan") if seed % 2 else 7.0), probs)
+    return probs, torch.where(ignored, ignore_index, labels)
+
+
+def kept_rows(probs: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> tuple[NDArray, NDArray]:
+    """One sample after the other, by plain loops over the positions."""
+    places = [i for i in np.ndindex(labels.shape) if labels[i] != ignore_index]
+    rows = [[float(probs[i[0], k, *i[1:]]) for k in range(probs.shape[1])] for i in places]
+    return np.array(rows), np.array([int(labels[i]) for i in places])
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("shape", [(60,), (6, 11), (3, 4, 5), (2, 3, 2, 5)])
+def test_images_and_ignored_labels(name: str, shape: tuple[int, ...]) -> None:
+    for seed, ignore_index in enumerate((-100, 255)):
+        probs, labels = images(seed, *shape, ignore_index=ignore_index)
+        rows, classes = kept_rows(probs, labels, ignore_index)
+        got = EVERY[name](probs, labels, ignore_index=ignore_index)
+        assert got == pytest.approx(EVERY[name](rows, classes), abs=1e-6 if "compat" in name else 1e-12)
+
+
+@pytest.mark.parametrize("ignore_index", [-1, 2, 255])
+def test_ignored_pixels_as_in_torchmetrics(ignore_index: int) -> None:
+    """Also a label that is a class, which then has no sample."""
+    probs, labels = images(0, 5, 6, 7, ignore_index=ignore_index)
+    oracle = multiclass_calibration_error(
+        torch.where(probs > 1, 0.25, probs), labels, num_classes=4, n_bins=15, norm="l1", ignore_index=ignore_index
+    )
+    got = expected_calibration_error(probs, labels, ignore_index=ignore_index)
+    assert got == pytest.approx(float(oracle), abs=1e-6)
+    curve = reliability_curve(probs, labels, ignore_index=ignore_index)
+    assert curve.count.sum() == (labels != ignore_index).sum()
+    assert curve.expected_calibration_error == pytest.approx(got, abs=1e-12)
+    everything = evaluate(probs, labels, ignore_index=ignore_index)
+    assert everything == {name: metric(probs, labels, ignore_index=ignore_index) for name, metric in METRICS.items()}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_ignored_labels_that_go_wrong(name: str) -> None:
+    with pytest.raises(ValueError, match="no sample is left: all labels are the ignore_index -100"):
+        EVERY[name]([[0.5, 0.5]], [-100], ignore_index=-100)
+    with pytest.raises(ValueError, match=r"0\.\.1, but range from -100 to 1.*ignore_index"):
+        EVERY[name]([[0.5, 0.5]] * 2, [-100, 1])
+    with pytest.raises(
+        ValueError, match=r"labels must have shape \(2, 3\) to match probs \(2, 5, 3\), but got \(2, 5\)"
+    ):
+        EVERY[name](np.full((2, 5, 3), 0.2), np.zeros((2, 5), dtype=int))
+
+
+@pytest.mark.parametrize("case", range(60))
+def test_random_relatives(case: int) -> None:
+    """Any precision, shape, K, ignored label and rounding: the value of the rounded rows in float64, or a refusal."""
+    rng = np.random.default_rng([case, 14])
+    name = list(EVERY)[case % len(EVERY)]
+    k, shape = int(rng.choice([2, 3, 10, 100, 1000])), tuple(rng.integers(2, 7, size=rng.integers(1, 4)))
+    logits = torch.tensor(10 ** rng.uniform(-4, 2) * rng.normal(size=(*shape, k)))
+    labels = torch.tensor(rng.integers(k, size=shape))
+    dtype = [torch.float16, torch.bfloat16, torch.float32, torch.float64][case // 3 % 4]
+    probs = logits.to(dtype).softmax(-1)
+    probs = probs.to([dtype, torch.float32, torch.float64][rng.integers(3)] if dtype.itemsize < 4 else dtype)
+    if dtype.itemsize >= 4 and rng.random() < 0.5:
+        probs = probs + torch.finfo(dtype).eps * torch.tensor(rng.normal(size=probs.shape)).to(dtype)
+    ignored = torch.tensor(rng.random(shape) < rng.choice([0.0, 0.3]))
+    ignored.view(-1)[0] = False
+    ignore_index = int(rng.choice([-100, -1, k]))
+    labels[ignored] = ignore_index
+    probs[ignored] = float("nan")
+    given = probs.movedim(-1, 1)
+    rows = probs[~ignored].double().clamp(0, 1).numpy()
+    got = EVERY[name](given, labels, ignore_index=ignore_index)
+    expected = EVERY[name](rows, labels[~ignored].numpy())
+    assert got == expected or got == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match=r"Logits\? Apply softmax"):
+        EVERY[name]((given * 1.05).nan_to_num(0), labels, ignore_index=ignore_index)
+    with pytest.raises(ValueError, match=r"labels must lie in|no sample is left"):
+        EVERY[name](given.nan_to_num(0), torch.full(shape, k + 1), ignore_index=ignore_index)
+
+
+# --- bins -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_bins", [1, 15, 1000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_classwise_error_in_blocks_is_the_one_of_a_loop_over_classes(
+    n_bins: int, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "BLOCK", 3000)  # seven classes at a time, three at the end
+    probs, labels = random_problem(n=400, n_classes=38)
+    probs = probs.astype(dtype)
+    exact = probs.astype(np.float64)
+    total = 0.0
+    for k in range(38):
+        bins = np.maximum(np.searchsorted(np.arange(n_bins + 1) / n_bins, exact[:, k]), 1)
+        gaps = exact[:, k] - (labels == k)
+        total += sum(abs(math.fsum(gaps[bins == b])) for b in np.unique(bins))
+    assert classwise_calibration_error(probs, labels, n_bins) == pytest.approx(total / 400 / 38, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("n_bins", "message"),
+    [
+        (10**7, "at most 1,000,000, but got 10,000,000"),
+        (2.5, r"an integer, but got 2\.5"),
+        (True, "an integer, but got True"),
+        ("15", "an integer, but got '15'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function",
+    [*BINNED.values(), *COMPAT.values(), maximum_calibration_error, debiased_calibration_error, reliability_curve],
+)
+def test_bins_that_are_no_numbers_of_bins(function: Callable, n_bins: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"n_bins must be {message}"):
+        function([[0.9, 0.1]], [0], n_bins=n_bins)
 
 
 @pytest.mark.parametrize("n_bins", [0, -1])

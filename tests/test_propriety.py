@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import io
+import itertools
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +90,72 @@ def test_the_verdict_on_gence_depends_on_completeness_and_on_the_strength():
     assert propriety.is_strictly_proper(gence, 3, complete_only=True).strictly
     assert propriety.is_strictly_proper(half, 3).strictly
     assert propriety.is_strictly_proper(make_loss("gence", strength=0.0), 3).strictly
+
+
+def test_ten_classes_end_in_time():
+    """The tables that are not complete come first, and one of them is enough for the verdict."""
+    started = time.monotonic()
+    verdict = propriety.is_strictly_proper(
+        make_loss("gence"), 10, n_beliefs=8, n_starts=2, max_seconds=60, progress=False
+    )
+    assert time.monotonic() - started < 75
+    assert verdict.strictly is False and verdict.proper is not False and verdict.distance > 0.05
+    q, p = torch.from_numpy(verdict.belief), torch.from_numpy(verdict.minimiser)
+    assert np.linalg.matrix_rank(q.numpy()) < 10
+    assert abs(make_loss("gence")(p.log(), q) - make_loss("gence")(q.log(), q)) < 1e-9
+
+
+def ticking(monkeypatch, ticks):
+    """A clock that says after so many looks at it that the time is up."""
+    clock = itertools.count()
+    monkeypatch.setattr(propriety, "time", SimpleNamespace(monotonic=lambda: 0.0 if next(clock) < ticks else 1e9))
+
+
+@pytest.mark.parametrize("ticks", [3, 10, 60])
+def test_a_search_without_time_does_not_call_a_loss_proper(monkeypatch, ticks):
+    ticking(monkeypatch, ticks)
+    verdict = propriety.is_strictly_proper(make_loss("gence"), 3, complete_only=True, n_starts=2, max_seconds=1)
+    assert verdict.proper is None and verdict.strictly is None and verdict.belief is None
+    assert 1 <= verdict.searched <= verdict.planned == 10
+    assert str(verdict).startswith("undecided: no counterexample so far") and "time was up" in str(verdict)
+    assert ticks > 10 or (not verdict.converged and f"{verdict.searched} of 10 beliefs" in str(verdict))
+
+
+def test_a_counterexample_stands_when_time_is_up(monkeypatch):
+    ticking(monkeypatch, 12)
+    verdict = propriety.is_strictly_proper(make_loss("focal"), 3, max_seconds=1)
+    assert verdict.proper is False and str(verdict).startswith("not proper")
+    risks = [
+        propriety.conditional_risk(make_loss("focal"), p, verdict.belief) for p in (verdict.minimiser, verdict.belief)
+    ]
+    assert risks[0] < risks[1] - 1e-4
+
+
+def test_tables_of_one_shape_are_searched_together_as_each_alone():
+    """Shapes of 3 tables of 6 rows, 2 of 9, in the order of their first."""
+    loss, beliefs = make_loss("gence"), [tables(n, 3, i) for i, n in enumerate((6, 9, 6, 9, 6))]
+    found, finished = propriety._search(loss, beliefs, 2, 0, 1e9, False)
+    assert finished and [len(f.belief) for f in found] == [6, 6, 6, 9, 9]
+    for one in found:
+        alone = propriety.find_minimisers(loss, one.belief, n_starts=2)
+        assert one.converged.all() and alone.converged.all()
+        assert np.abs(one.points - alone.points).max() < 1e-6 and np.abs(one.risks - alone.risks).max() < 1e-12
+
+
+def test_the_bar_shows_all_starts_and_only_after_five_seconds(monkeypatch):
+    bars = []
+
+    class Bar(propriety.tqdm):
+        def __init__(self, **options):
+            bars.append((self, options))
+            super().__init__(**options | {"file": io.StringIO()})
+
+    monkeypatch.setattr(propriety, "tqdm", Bar)
+    for progress in (True, False):
+        propriety.is_strictly_proper(make_loss("gence"), 2, n_starts=2, n_beliefs=8, progress=progress)
+    (shown, options), (_, silent) = bars
+    assert options["delay"] == 5 and not options["disable"] and silent["disable"]
+    assert shown.n == shown.total == 2 * 4  # two random tables, twins and an absent class
 
 
 @settings(max_examples=15, deadline=None)
@@ -221,6 +292,7 @@ GOOD = [[0.5, 0.5], [0.2, 0.8]]
         (lambda: propriety.find_minimisers(make_loss("ce"), [0.5, 0.5], n_starts=0), "n_starts must be at least 1"),
         (lambda: propriety.find_minimisers(lambda z, y: F.cross_entropy(z, y), [0.5, 0.5]), "reduction='none'"),
         (lambda: propriety.is_strictly_proper(make_loss("ce"), 1), "n_classes must be at least 2, but got 1"),
+        (lambda: propriety.is_strictly_proper(make_loss("ce"), 2, max_seconds=0), "max_seconds must be > 0, but got 0"),
         (lambda: propriety.completeness([0.5, 0.5]), "must be a table"),
         (lambda: propriety.regret(GOOD, GOOD, strength=2), r"strength must lie in \[0, 1\]"),
         (lambda: propriety.other_minimiser([[0.5, 0.5]], reach=1.0), "strictly between 0 and 1"),

@@ -300,3 +300,35 @@ def test_collected_results_are_read_where_they_are(tmp_path, monkeypatch):
 
 def test_the_records_of_a_grid_come_from_runs(records):
     assert set(records["identity"]) == {run.identity for run in runs.expand_grid(GRID)}
+
+
+def test_not_run_is_said_once():
+    rows = [
+        {"data": "A", "net": "x", "s = 1": "1.0", "s = 2": "not run"},
+        {"data": "A", "net": "y", "s = 1": "not run", "s = 2": "2.0"},
+        {"data": "B", "net": "x", "s = 1": "not run", "s = 2": "not run"},
+        {"data": "B", "net": "y", "s = 1": "not run", "s = 2": "-"},
+    ]
+    text = reports.markdown(rows, labels=["data", "net"]).data
+    assert "not run" not in text and text.count("Not run") == 1
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2:4]] == ["A", "A"]
+    assert text.endswith("Not run: 5 of 7 cells (all of B; and those with –).")
+    assert reports.markdown(rows[:1]).data.endswith("Not run: 1 of 2 cells (all of s = 2).")
+
+
+def test_a_table_without_any_run_is_one_sentence():
+    rows = [{"data": name, "error": "not run", "ece": "not run"} for name in "AB"]
+    assert reports.markdown(rows).data == "Not run: 4 of 4 cells (all of A, B)."
+
+
+def test_the_papers_cells_stay_where_ours_were_not_run():
+    table = reports.beside_paper(reports.paper_cells(1, dataset="CIFAR-10"), pd.DataFrame())
+    text = reports.markdown(table, labels=["dataset", "model", "loss"]).data
+    assert len([line for line in text.splitlines() if line.startswith("| CIFAR-10")]) == len(table)
+    assert "ours" not in text.split("Not run")[0] and f"Not run: {len(table)} of" in text
+
+
+def test_rows_named_by_the_index_are_named_in_the_sentence():
+    table = pd.DataFrame({"CE": ["1.0", "not run"], "GenCE": ["2.0", "not run"]}, index=["paper", "ours"])
+    text = reports.markdown(table, index=True).data
+    assert text.endswith("Not run: 2 of 4 cells (all of ours).") and "| paper" in text

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gence import data, reports, runs
+from gence import data, reports, statistics
+from gence.losses import cross_entropy, generative_cross_entropy
 
 SMALL = {"dataset": "digits", "model": "mlp", "n_per_class": 5, "batch_size": 16, "epochs": 40, "seeds": [0, 1, 2]}
 
@@ -46,22 +52,71 @@ def test_the_losses_of_table_6_are_a_small_share_of_a_step():
     assert max(extra) < 0.01 * 1e3 * record["cnn"][0]["median_ms"]
 
 
+class Operations(TorchDispatchMode):
+    """The tensor operations of a block: name, elements of the largest tensor that each reads, and that it writes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        written = out if isinstance(out, tuple) else (out,)
+        sizes = [max((x.numel() for x in group if isinstance(x, torch.Tensor)), default=0) for group in (args, written)]
+        self.seen.append((str(func), *sizes))
+        return out
+
+
+def work(loss, n, k):
+    z = torch.randn(n, k, generator=torch.Generator().manual_seed(0))
+    with Operations() as counted:
+        loss(z, torch.arange(n) % k)
+    return sum(max(sizes) for _, *sizes in counted.seen), counted.seen
+
+
+@pytest.mark.claim("E3")
+@pytest.mark.parametrize("k", [10, 200])  # 200 classes take the other way through the loss
+def test_the_column_sums_cost_a_constant_number_of_passes_over_the_batch_and_not_k_operations(k):
+    """An O(K) term would not grow with the batch; four times the batch is four times the work."""
+    extra = {n: work(generative_cross_entropy, n, k)[0] - work(cross_entropy, n, k)[0] for n in (128, 512)}
+    assert extra[512] / extra[128] == pytest.approx(4, rel=0.05)
+    assert 1 <= extra[128] / (128 * k) < 6
+    reduced = [
+        read - kept for _, read, kept in work(generative_cross_entropy, 128, k)[1] if read == 128 * k and kept == k
+    ]
+    assert sum(reduced) >= k * 127 and len(reduced) <= 3  # N - 1 additions for each of K sums, of which K are kept
+
+
 @pytest.mark.claim("F1")
-def test_the_printed_hybrid_has_the_error_of_gence_and_the_calibration_of_afl():
-    cells = reports.paper_cells(9).set_index(["metric", "model", "loss"]).sort_index()["mean"]
-    for model in ("ResNet-50", "ResNet-110"):
-        error = cells["test_error", model]
-        assert abs(error["AFL+GenCE"] - error["GenCE"]) < 0.15
-        assert error["AFL+GenCE"] > error["AFL"] + 2
-        assert cells["ECE", model]["AFL+GenCE"] < cells["ECE", model]["GenCE"] - 0.4
-        assert cells["ECE", model]["AFL+GenCE"] < cells["ECE", model]["AFL"] + 0.02
+def test_the_printed_hybrid_does_not_improve_on_afl():
+    """As Appendix C words it. Welch's test written out; lower after Holm's correction over the page's 12 is nothing."""
+    cells = reports.paper_cells(9).set_index(["metric", "model", "loss"]).sort_index()
+    p, difference = {}, {}
+    for metric, model, parent in itertools.product(
+        ("test_error", "ECE", "AdaECE"), ("ResNet-50", "ResNet-110"), ("AFL", "GenCE")
+    ):
+        a, b = cells.loc[metric, model, "AFL+GenCE"], cells.loc[metric, model, parent]
+        variances = np.array([a["std"], b["std"]]) ** 2 / 5
+        freedom = variances.sum() ** 2 / (variances**2 / 4).sum()
+        difference[metric, model, parent] = a["mean"] - b["mean"]
+        t = difference[metric, model, parent] / np.sqrt(variances.sum())
+        p[metric, model, parent] = 2 * stats.t.sf(abs(t), freedom)
+    corrected = dict(zip(p, statistics.holm(list(p.values())), strict=True))
+    against_afl = {key: value for key, value in corrected.items() if key[2] == "AFL"}
+    for (metric, model, _), value in against_afl.items():
+        worse = difference[metric, model, "AFL"] > 0
+        assert (worse and value < 0.05) if metric == "test_error" else (worse or value > 0.05)
+    remark = "ECE", "ResNet-110", "AFL"
+    assert round(difference[remark], 2) == -0.53 and 0.05 < corrected[remark] < 0.1
 
 
 @pytest.mark.claim("five-runs")
 def test_five_runs_do_not_survive_a_correction_for_two_comparisons():
-    p = stats.wilcoxon([-5.0, -4.0, -3.0, -2.0, -1.0], alternative="less", method="exact").pvalue
+    best = [-5.0, -4.0, -3.0, -2.0, -1.0]
+    p = stats.wilcoxon(best, alternative="less", method="exact").pvalue
     assert p == 1 / 32
-    assert runs.holm([p]).max() < 0.05 < runs.holm([p, p]).min()
+    assert statistics.holm([p]).max() < 0.05 < statistics.holm([p, p]).min()
+    assert statistics.signed_rank_p(best) == 2 * p > 0.05  # and two-sided not even one comparison
 
 
 @pytest.mark.claim("F4")
@@ -93,13 +148,21 @@ def test_the_reported_gain_of_min_ent_is_below_one_standard_error():
 
 
 @pytest.mark.claim("entropy-laptop")
-def test_entropy_makes_bold_and_learned_weights_freeze(tmp_path):
-    ce = last(tmp_path, loss="ce")
-    bold = last(tmp_path, loss="min_ent", loss_options={"learnable": False, "weights": [1.0, 1.0]})
-    learned = last(tmp_path, loss="min_ent")
-    assert (bold.nll.to_numpy() > ce.nll.to_numpy()).all()
-    assert bold.ece.mean() > ce.ece.mean() + 0.01
-    assert ce.train_error.max() == 0 < 0.3 < learned.train_error.min()
+def test_entropy_makes_bold_one_temperature_repairs_min_ent_and_learned_weights_freeze(tmp_path):
+    """Other seeds than on the page, the same weight of a tenth and the same margin."""
+    fixed = {"learnable": False}
+    arms = {"ce": ("ce", {}), "min": ("min_ent", fixed), "mix": ("mix_ent", fixed)}
+    seeds = list(range(12))
+    trained = {arm: last(tmp_path, loss=loss, loss_options=o, seeds=seeds) for arm, (loss, o) in arms.items()}
+    raw = {arm: records.set_index("seed") for arm, records in trained.items()}
+    for arm, metric in (("min", "nll"), ("mix", "nll"), ("mix", "ece")):
+        found = statistics.compare(raw["ce"][metric], raw[arm][metric])
+        assert found["side"] == 1 and found["p"] < 0.01, (arm, metric)
+    after = {arm: reports.recalibrate(trained[arm], ["temperature"]).set_index("seed").nll for arm in ("ce", "min")}
+    assert statistics.compare(after["ce"], after["min"], margin=0.01)["p_equivalence"] < 0.05
+    assert raw["ce"].train_error.max() < 0.1
+    for loss in ("min_ent", "mix_ent"):
+        assert last(tmp_path, loss=loss, seeds=seeds).train_error.min() > 0.2, loss
 
 
 def decisions(records):
@@ -112,30 +175,34 @@ def decisions(records):
 
 
 @pytest.mark.claim("hybrid-laptop")
-def test_the_hybrid_decides_like_gence_and_not_like_afl(tmp_path):
-    """Image by image: a hybrid without its batch term would decide like AFL, one without its focal factor as GenCE."""
-    names = ("adafocal", "gence", "gence_adafocal", "gence_focal")
-    trained = {loss: last(tmp_path, loss=loss, seeds=list(range(6))).set_index("seed", drop=False) for loss in names}
-    decided = {loss: decisions(records) for loss, records in trained.items()}
+def test_the_hybrid_decides_more_images_like_gence_than_like_afl(tmp_path):
+    """Other seeds than on the page. A hybrid without its batch term would be AFL, and nearer to that."""
+    seeds = list(range(12))
+    decided = {
+        loss: decisions(last(tmp_path, loss=loss, seeds=seeds)) for loss in ("adafocal", "gence", "gence_adafocal")
+    }
 
     def apart(loss):
-        return np.array([(decided["gence_adafocal"][seed] != decided[loss][seed]).mean() for seed in range(6)])
+        return np.array([(decided["gence_adafocal"][seed] != decided[loss][seed]).mean() for seed in seeds])
 
-    assert (apart("gence") < apart("adafocal")).all() and apart("gence").mean() < 0.6 * apart("adafocal").mean()
-    assert apart("gence").min() > 0.01
-    hybrid, gence, afl, fixed = (trained[loss].error for loss in ("gence_adafocal", "gence", "adafocal", "gence_focal"))
-    assert abs((hybrid - gence).mean()) < 0.01
-    assert (hybrid - afl).mean() < -0.01 and (hybrid < afl).sum() >= 5
-    assert (fixed - gence).mean() > 0.005
+    assert apart("gence").min() > 0
+    assert statistics.signed_rank_p(apart("gence") - apart("adafocal"), "less") < 0.05
 
 
 @pytest.mark.claim("ats-bins-laptop")
-def test_the_number_of_bins_moves_the_ece_less_than_the_seed(tmp_path):
+def test_more_bins_of_ats_are_worse_on_average_and_never_shown_to_be_better(tmp_path):
     from gence.calibration import AdaptiveTemperatureScaling as ATS
 
-    records = last(tmp_path, loss="ce", seeds=list(range(6)))
-    after = reports.recalibrate(records, {"5": lambda: ATS(n_bins=5), "15": lambda: ATS(n_bins=15)}, n_bins=20)
-    ece = after.pivot(index="seed", columns="calibrator", values="ece")
-    apart = (ece["5"] - ece["15"]).abs().mean()
-    assert 0 < abs((ece["5"] - ece["15"]).mean()) < 0.012
-    assert apart < 0.02
+    rules = {str(n): partial(ATS, n_bins=n) for n in (5, 10, 15, 20, 25)}
+    rows, rise = [], []
+    for loss in ("ce", "gence", "brier", "flsd_53"):
+        records = last(tmp_path / loss, loss=loss, seeds=list(range(600, 612)))
+        after = reports.recalibrate(records, rules, n_bins=20)
+        for metric in ("ece", "adaece", "classwise_ece"):
+            values = after.pivot(index="seed", columns="calibrator", values=metric)
+            for few, many in (("5", "15"), ("10", "15"), ("15", "20"), ("15", "25"), ("5", "25")):
+                rows.append(statistics.compare(values[few], values[many]))
+            if metric != "classwise_ece":
+                rise.append(values["25"] - values["5"])
+    assert not (statistics.with_verdict(pd.DataFrame(rows))["verdict"] == "lower").any()  # more bins are the candidate
+    assert statistics.signed_rank_p(pd.concat(rise, axis=1).mean(axis=1), "greater") < 0.05

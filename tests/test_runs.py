@@ -6,21 +6,17 @@ import json
 import os
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import stats
+import torch
 from sklearn.datasets import load_digits
 
-from gence import losses, runs
+from gence import data, losses, runs
 from gence.runs import (
     ParameterError,
     Parameters,
     RunParameters,
-    compare,
-    comparison_table,
     execute,
     expand_grid,
-    with_verdict,
 )
 
 SMOKE = {"tier": "smoke", "n_per_class": 5}
@@ -46,7 +42,75 @@ SMOKE = {"tier": "smoke", "n_per_class": 5}
         ({"seeds": [1, 1]}, ["seeds = [1, 1]", "different"]),
         ({"seeds": "a-b"}, ["seeds = 'a-b'", "0-4,9"]),
         ({"tier": "lap"}, ["tier = 'lap'", "nearest valid: 'laptop'", "smoke, laptop, full"]),
-        ({"device": "gpu"}, ["device = 'gpu'", "cuda"]),
+        ({"device": "gpu"}, ["device = 'gpu'", "nearest valid: 'cuda'", "Allowed: cpu, cuda, cuda:0"]),
+        ({"device": "CUDA"}, ["device = 'CUDA'", "nearest valid: 'cuda'"]),
+        ({"device": None}, ["device = None", "a name is needed", "cpu, cuda"]),
+        ({"loss": "CE"}, ["loss = 'CE'", "nearest valid: 'ce'"]),
+        ({"loss": "GenCE"}, ["loss = 'GenCE'", "nearest valid: 'gence'"]),
+        ({"loss": None}, ["loss = None", "a name is needed", "Allowed: ce, brier"]),
+        ({"loss": False}, ["loss = False", "a name is needed"]),  # what YAML makes of `no`
+        ({"dataset": 5}, ["dataset = 5", "a name is needed", "Allowed: digits"]),
+        ({"dataset": "other"}, ["dataset = 'other'", "bring your own", "other.npz", "x_train, y_train", "GENCE_DATA"]),
+        ({"dataset": "Digits"}, ["nearest valid: 'digits'"]),
+        ({"model": "ResNet50", "dataset": "cifar10"}, ["nearest valid: 'resnet50'"]),
+        ({"model": "resnet50"}, ["model = 'resnet50' is not allowed with dataset = 'digits'", "takes images", "mlp"]),
+        ({"model": "vgg5", "dataset": "av1451_synthetic"}, ["with dataset = 'av1451_synthetic'", "takes images"]),
+        ({"epochs": True}, ["epochs = True", "truth value", "Allowed: a whole number >= 1"]),
+        ({"batch_size": True}, ["batch_size = True", "truth value", "'full'"]),
+        ({"batch_size": "FULL"}, ["batch_size = 'FULL'", "nearest valid: 'full'"]),
+        ({"rho": True}, ["rho = True", "truth value", "Allowed: a number >= 1"]),
+        ({"rho": np.bool_(True)}, ["rho = ", "truth value"]),
+        ({"fraction": True}, ["fraction = True", "truth value"]),
+        ({"label_noise": False}, ["label_noise = False", "truth value"]),
+        ({"rho": float("inf")}, ["rho = inf", "no finite number"]),
+        ({"rho": "1e400"}, ["rho = '1e400'", "no finite number", "Allowed: a number >= 1"]),
+        ({"rho": "inf"}, ["rho = 'inf'", "finite number"]),
+        ({"lr": float("nan")}, ["lr = nan", "no finite number"]),
+        ({"weight_decay": float("inf")}, ["weight_decay = inf", "no finite number"]),
+        ({"epochs": float("inf")}, ["epochs = inf", "no finite number"]),
+        ({"epochs": "many"}, ["epochs = 'many'", "no whole number"]),
+        ({"lr": [0.1]}, ["lr = [0.1]", "no number"]),
+        ({"rho": None}, ["rho = None", "cannot be empty", "Allowed: a number >= 1"]),
+        ({"label_noise": "null"}, ["label_noise = 'null'", "cannot be empty"]),
+        ({"tier": None}, ["tier = None", "smoke, laptop, full"]),
+        ({"seeds": None}, ["seeds = None", "a number of seeds"]),
+        ({"seeds": ""}, ["seeds = ''", "0-4,9"]),
+        ({"seeds": 2.0}, ["seeds = 2.0", "a number of seeds"]),
+        ({"seeds": [True, 2]}, ["seeds = [True, 2]", "a number of seeds"]),
+        ({"seeds": "3-1"}, ["seeds = '3-1'", "ends before it begins"]),
+        ({"seeds": 10**12}, ["seeds = 1000000000000", "1..10,000"]),
+        ({"seeds": "0-999999999999"}, ["more than 10,000 seeds"]),
+        ({"seeds": [2**40]}, ["different integers in 0.."]),
+        ({"seeds": {"a": 1}}, ["seeds = {'a': 1}", "a number of seeds"]),
+        ({"out": "~nobody-of-this-name/x"}, ["out = '~nobody-of-this-name/x'", "home folder of a user"]),
+        ({"out": 5}, ["out = 5", "the path of a folder"]),
+        ({"foreign": 5}, ["foreign = 5", "names of image data sets", "or [] for none"]),
+        ({"foreign": [1]}, ["foreign = [1]", "names of image data sets"]),
+        ({"dataset": "cifar10", "foreign": "svhn,svhn"}, ["svhn more than once"]),
+        ({"dataset": "cifar10", "foreign": "cifar10"}, ["foreign = 'cifar10'", "the data set itself"]),
+        ({"dataset": "cifar10", "foreign": "digits"}, ["'digits'", "no data set of images. Those are: cifar10"]),
+        ({"loss_options": "[1]"}, ["loss_options = '[1]'", "dictionary"]),
+        ({"loss_options": 5}, ["loss_options = 5", "dictionary"]),
+        ({"loss_options": {1: 2}}, ["loss_options = {1: 2}", "dictionary of names"]),
+        ({"loss_options": '{"strength": 1, "strength": 0}'}, ["more than once, among strength"]),
+        ({"loss_options": {"strength": True}}, ["strength = True", "a number is needed (default: 1.0)"]),
+        ({"loss_options": {"strength": "half"}}, ["strength = 'half'", "a number is needed"]),
+        ({"loss_options": {"strength": float("nan")}}, ["strength = nan", "no finite number"]),
+        ({"loss": "focal", "loss_options": '{"gamma": 1e400}'}, ["gamma = inf", "no finite number"]),
+        ({"loss": "mmce_w", "loss_options": {"official": 1}}, ["official = 1", "True or False is needed"]),
+        ({"loss_options": {"weight": [1, 2, 3]}}, ["a list of 10 numbers", "'digits'", "[1, 2, 3]"]),
+        ({"loss_options": {"weight": 2}}, ["a list of 10 numbers"]),
+        ({"loss_options": {"weight": ["a"] * 10}}, ["a list of 10 numbers"]),
+        ({"loss": "logit_adjustment", "loss_options": {"class_counts": [1, 2]}}, ["class_counts must be a list of 10"]),
+        ({"recipe_options": {"momentum": "much"}}, ["momentum = 'much'", "a number is needed"]),
+        ({"recipe_options": {"nesterov": 1}}, ["nesterov = 1", "True or False"]),
+        ({"recipe_options": {"checks": True}}, ["checks = True", "a whole number"]),
+        ({"recipe_options": {"checks": 2.5}}, ["checks = 2.5", "a whole number"]),
+        ({"recipe_options": {"clip_norm": True}}, ["clip_norm = True"]),
+        ({"recipe_options": {"clip_norm": "some"}}, ["recipe_options", "not supported"]),
+        ({"recipe_options": {"milestones": 0.5}}, ["milestones = 0.5", "a list of numbers"]),
+        ({"recipe_options": {"warmup": float("inf")}}, ["warmup = inf", "no finite number"]),
+        ({"recipe_options": {"augment": "crop"}}, ["augment = 'crop' needs images", "Use augment = 'none'"]),
         ({"loss_options": "{"}, ["loss_options", "JSON"]),
         ({"loss": "focal", "loss_options": {"gama": 2}}, ["'gama'", "'gamma'"]),
         ({"loss_options": {"strength": 2}}, ["strength must lie in [0, 1]"]),
@@ -272,81 +336,6 @@ def test_read_records_names_a_broken_file(tmp_path):
         runs.read_records(tmp_path)
 
 
-def test_compare_agrees_with_scipy_and_with_arithmetic_by_hand():
-    rng = np.random.default_rng(0)
-    a = pd.Series(rng.normal(size=12))
-    b = a + rng.normal(-0.3, 1, size=12)
-    got = compare(a, b.sample(frac=1, random_state=1))  # pairs by seed, not by position
-    assert got["p"] == stats.wilcoxon(b - a, alternative="less").pvalue
-    assert got["p_opposite"] == stats.wilcoxon(b - a, alternative="greater").pvalue
-    turned = compare(a, b, alternative="greater")
-    assert (turned["p"], turned["p_opposite"]) == (got["p_opposite"], got["p"])
-    interval = stats.ttest_rel(b, a).confidence_interval(0.95)
-    assert (got["low"], got["high"]) == pytest.approx(tuple(interval))
-    assert got["difference"] == pytest.approx((b - a).mean())
-    assert got["wins"] == ((b - a) < 0).sum()
-
-
-def test_compare_handles_ties_and_refuses_what_cannot_be_paired():
-    same = dict.fromkeys(range(5), 0.1)
-    assert compare(same, same)["p"] == compare(same, same)["p_opposite"] == 1.0
-    with pytest.raises(ValueError, match="seeds differ"):
-        compare({0: 0.1, 1: 0.2}, {0: 0.1, 2: 0.2})
-    with pytest.raises(ValueError, match="at least 2"):
-        compare({0: 0.1}, {0: 0.2})
-    with pytest.raises(ValueError, match="'lower'"):
-        compare(same, same, alternative="lower")
-
-
-def test_comparison_table_corrects_over_all_rows_and_looks_both_ways():
-    seeds = range(10)
-    shift = {"down": -1.0, "up": 1.0, "none": 0.0}
-    rows = [
-        {"loss": loss, "seed": s, "setting": name, "error": s + (step + 0.01 * s if loss == "gence" and step else 0)}
-        for name, step in shift.items()
-        for loss in ("ce", "gence")
-        for s in seeds
-    ]
-    table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"])
-    assert table["verdict"].tolist() == ["lower", "higher", "no difference shown"]
-    assert table["p_holm"].iloc[0] == pytest.approx(3 * 2**-10)  # the smallest of three is multiplied by three
-
-
-def test_several_candidates_are_corrected_together():
-    steps = {"ce": 0.0, "better": -1.0, "worse": 1.0, "same": 0.0}
-    rows = [
-        {"loss": loss, "seed": s, "setting": name, "error": s + step * (1 + 0.01 * s)}
-        for name in ("a", "b")
-        for loss, step in steps.items()
-        for s in range(10)
-    ]
-    table = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate=["worse", "better", "same"])
-    assert table[["setting", "loss"]].to_numpy().tolist() == [[s, c] for s in "ab" for c in ("worse", "better", "same")]
-    assert table["verdict"].tolist() == ["higher", "lower", "no difference shown"] * 2
-    assert table["p_holm"].tolist() == pytest.approx([1, 6 * 2**-10, 1] * 2)
-    one = comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate="better")
-    assert one["p_holm"].tolist() == pytest.approx([2 * 2**-10] * 2) and "loss" not in one
-    gaps = [row for row in rows if (row["setting"], row["loss"]) != ("b", "same")]
-    table = comparison_table(pd.DataFrame(gaps), ["error"], by=["setting"], candidate=["better", "same"])
-    assert table[["setting", "loss"]].to_numpy().tolist() == [["a", "better"], ["a", "same"], ["b", "better"]]
-    with pytest.raises(ValueError, match=r"no row of \['bettr'\]. The losses here are: better, ce"):
-        comparison_table(pd.DataFrame(rows), ["error"], by=["setting"], candidate=["bettr"])
-
-
-def test_a_verdict_is_made_over_the_rows_that_are_kept():
-    less = compare({n: 0.2 for n in range(5)}, {n: 0.1 for n in range(5)})
-    kept, all_rows = pd.DataFrame([less]), pd.DataFrame([less] * 2)
-    assert with_verdict(kept)["verdict"].tolist() == ["lower"]
-    assert with_verdict(all_rows)["verdict"].tolist() == ["no difference shown"] * 2
-    assert "verdict" not in kept
-
-
-def test_a_setting_cannot_hide_a_column_of_the_comparison():
-    rows = [{"loss": loss, "seed": s, "n": 500, "error": s} for loss in ("ce", "gence") for s in range(3)]
-    with pytest.raises(ValueError, match=r"its own column \['n'\]"):
-        comparison_table(pd.DataFrame(rows), ["error"], by=["n"])
-
-
 def test_a_grid_is_the_product_of_what_varies():
     grid = {"fixed": {"seeds": 2}, "vary": {"loss": ["ce", "gence"], "rho": [1, 50]}}
     assert [(r.loss, r.rho) for r in expand_grid(grid)] == [("ce", 1), ("ce", 50), ("gence", 1), ("gence", 50)]
@@ -369,5 +358,238 @@ def test_every_loss_of_the_registry_trains(loss, tmp_path):
 
 
 def test_class_counts_of_the_user_win():
-    run = RunParameters.of(loss="logit_adjustment", loss_options={"class_counts": [1, 2, 3], "tau": 2.0})
-    assert run.make_loss([5, 5, 5]).class_counts == [1, 2, 3]
+    counts = list(range(1, 11))
+    run = RunParameters.of(loss="logit_adjustment", loss_options={"class_counts": counts, "tau": 2.0})
+    assert run.make_loss([5] * 10).class_counts == counts
+
+
+# --- what a command line and YAML make of values ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ({"lr": "1e-1"}, "lr", 0.1),
+        ({"rho": "5e1"}, "rho", 50.0),
+        ({"epochs": "1e2"}, "epochs", 100),
+        ({"epochs": np.int64(3)}, "epochs", 3),
+        ({"batch_size": "16"}, "batch_size", 16),
+        ({"weight_decay": "5e-4"}, "weight_decay", 5e-4),
+        ({"recipe_options": {"momentum": "9e-1"}}, "recipe_options", {"momentum": 0.9}),
+        ({"recipe_options": '{"milestones": ["5e-1", 0.75]}'}, "recipe_options", {"milestones": [0.5, 0.75]}),
+        ({"loss_options": {"strength": "5e-1"}}, "loss_options", {"strength": 0.5}),
+        ({"loss_options": "none"}, "loss_options", {}),
+        ({"recipe_options": None}, "recipe_options", {}),
+        ({"foreign": "[]"}, "foreign", ()),
+        ({"foreign": []}, "foreign", ()),
+        ({"dataset": "cifar10", "foreign": "[svhn, 'mnist']"}, "foreign", ("svhn", "mnist")),
+        ({"dataset": "cifar10", "foreign": '["svhn", "cifar10_c:fog:5"]'}, "foreign", ("svhn", "cifar10_c:fog:5")),
+        *(({name: empty}, name, None) for name in runs.OPTIONAL for empty in (None, "None", "null", "none", "")),
+        *(({"foreign": empty}, "foreign", ()) for empty in (None, "None", "null", "none", "")),
+        *(({"out": empty}, "out", "") for empty in (None, "None", "null", "none", "")),
+    ],
+)
+def test_values_are_read_whatever_form_they_come_in(given, name, value):
+    assert getattr(RunParameters.of(**given), name) == value
+
+
+@pytest.mark.parametrize("given", [[1.0] * 9 + [3.0], "text"], ids=["list", "text"])
+@pytest.mark.parametrize("loss", ["ce", "gence"])
+def test_class_weights_reach_the_loss_in_the_precision_of_the_network(loss, given, tmp_path):
+    weight = [1.0] * 9 + [3.0]
+    options = {"weight": weight} if given != "text" else json.dumps({"weight": weight})
+    plain = RunParameters.of(**SMOKE, loss=loss, seeds=1, out=str(tmp_path))
+    run = RunParameters.of(**SMOKE, loss=loss, loss_options=options, seeds=1, out=str(tmp_path))
+    made = run.make_loss([1] * 10)
+    assert made.weight.dtype == torch.float64 and made.weight.tolist() == weight
+    on_images = RunParameters.of(dataset="cifar10", loss=loss, loss_options=options)
+    assert on_images.make_loss([1] * 10).weight.dtype == torch.float32
+    losses_of = [json.loads(execute(r, progress=False)[0].read_text())["history"]["train_loss"] for r in (run, plain)]
+    assert losses_of[0] != losses_of[1], "the weights count"
+
+
+def test_a_recipe_in_mixed_precision_trains_small_networks_one_by_one(tmp_path):
+    run = RunParameters.of(**SMOKE, recipe="short", out=str(tmp_path))
+    assert not run.trains_together
+    assert len(execute(run, progress=False)) == 2
+
+
+def test_the_home_folder_can_be_named_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunParameters.of(out="~/läufe hier").folder.parent == tmp_path / "läufe hier"
+    monkeypatch.setenv("GENCE_RUNS", "~/x")
+    assert RunParameters.of().folder.parent == tmp_path / "x"
+    monkeypatch.setenv("GENCE_RUNS", "~nobody-of-this-name/x")
+    with pytest.raises(ValueError, match="GENCE_RUNS = '~nobody-of-this-name/x'"):
+        _ = RunParameters.of().folder
+
+
+# --- own data ----------------------------------------------------------------------------------------------------
+
+
+def write_numbers(folder, name="mine", shift=0.0):
+    x, y = np.random.default_rng(0).normal(size=(60, 4)) + shift * np.eye(60, 4), np.arange(60) % 3
+    np.savez(folder / f"{name}.npz", x_train=x, y_train=y, x_test=x[:12], y_test=y[:12])
+
+
+def test_a_replaced_file_is_another_run_and_the_old_one_comes_back_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENCE_DATA", str(tmp_path))
+    given = {"dataset": "mine", "tier": "smoke", "seeds": 1, "out": str(tmp_path / "runs")}
+    write_numbers(tmp_path)
+    first = RunParameters.of(**given)
+    (path,) = execute(first, progress=False)
+    assert json.loads(path.read_text())["provenance"]["own_data"] == {"mine": data.content("mine")}
+    write_numbers(tmp_path, shift=1.0)
+    second = RunParameters.of(**given)
+    assert second.identity != first.identity
+    (other,) = execute(second, progress=False)
+    assert other != path and other.exists() and path.exists()
+    write_numbers(tmp_path)
+    assert RunParameters.of(**given).identity == first.identity
+
+
+def test_a_file_that_is_replaced_while_a_run_starts_stops_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENCE_DATA", str(tmp_path))
+    write_numbers(tmp_path)
+    run = RunParameters.of(dataset="mine", tier="smoke", seeds=1, out=str(tmp_path / "runs"))
+    name = run.identity
+    write_numbers(tmp_path, shift=1.0)
+    assert run.identity == name, "a run keeps its name"
+    with pytest.raises(ParameterError, match="files of mine were replaced"):
+        execute(run, progress=False)
+    assert not list(tmp_path.rglob("seed*.json"))
+
+
+def test_published_data_leave_the_identity_as_it_is(tmp_path, monkeypatch):
+    name = RunParameters.of().identity
+    monkeypatch.setenv("GENCE_DATA", str(tmp_path))
+    write_numbers(tmp_path)
+    assert RunParameters.of().identity == name
+    write_numbers(tmp_path, "digits")
+    with pytest.raises(ParameterError, match=r"digits\.npz would not be used"):
+        RunParameters.of()
+
+
+def test_foreign_images_are_content_too_and_no_copy_of_the_data_set(pictures, tmp_path):
+    name = RunParameters.of(**pictures, foreign="noise").identity
+    x = np.zeros((60, 8, 8, 3), dtype=np.uint8)
+    y = np.arange(60) % 2
+    np.savez(tmp_path / "noise.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    assert RunParameters.of(**pictures, foreign="noise").identity != name
+    (tmp_path / "copy.npz").write_bytes((tmp_path / "mine.npz").read_bytes())
+    with pytest.raises(ParameterError, match="foreign = 'copy' is not allowed: its file is a copy of that of 'mine'"):
+        RunParameters.of(**pictures, foreign="copy")
+
+
+def test_foreign_data_that_are_absent_or_damaged_stop_a_run_before_it_trains(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_train_and_record", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(FileNotFoundError, match=r"'svhn' is not in .*--download svhn"):
+        execute(RunParameters.of(**pictures, foreign="svhn", out=str(tmp_path)), progress=False)
+    with pytest.raises(FileNotFoundError, match=r"--download cifar10_c"):
+        execute(RunParameters.of(**pictures, foreign=["cifar10_c:fog:5"], out=str(tmp_path)), progress=False)
+    write_numbers(tmp_path, "table")
+    with pytest.raises(ParameterError, match="foreign = 'table' is not allowed: it is no data set of images"):
+        RunParameters.of(**pictures, foreign="table")
+    (tmp_path / "noise.npz").write_bytes((tmp_path / "noise.npz").read_bytes()[:5000])
+    with pytest.raises(ParameterError, match=r"noise\.npz is damaged"):
+        RunParameters.of(**pictures, foreign="noise")
+    with pytest.raises(ParameterError, match=r"'vgg5'.*needs at least"):
+        RunParameters.of(**pictures | {"model": "vgg5"})
+
+
+# --- damaged records ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run = RunParameters.of(**SMOKE, out=str(tmp_path_factory.mktemp("runs")))
+    return run, [path.read_text() for path in execute(run, progress=False)]
+
+
+def changed(text: str, **values) -> str:
+    record = json.loads(text)
+    return json.dumps({name: value for name, value in (record | values).items() if value is not ...})
+
+
+def without_metric(text: str) -> str:
+    record = json.loads(text)
+    del record["test"]["best"]["nll"]
+    return json.dumps(record)
+
+
+DAMAGE = {
+    "empty": (lambda t: b"", "it is empty"),
+    "zeros": (lambda t: bytes(4096), "it is no JSON"),
+    "cut": (lambda t: t[: len(t) // 2].encode(), "it is no JSON"),
+    "two in one": (lambda t: (t + t).encode(), "it is no JSON"),
+    "latin-1": (lambda t: t.replace("seed", "sääd").encode("latin-1"), "it is no UTF-8 text"),
+    "list": (lambda t: b"[]", "it holds a list and no record"),
+    "null": (lambda t: b"null", "it holds nothing and no record"),
+    "number": (lambda t: b"3.5", "it holds a float and no record"),
+    "text": (lambda t: b'"text"', "it holds a str and no record"),
+    "nothing in it": (lambda t: b"{}", "it has schema None"),
+    "deep": (lambda t: b"[" * 100_000, "it is no JSON"),
+    "schema": (lambda t: changed(t, schema=99).encode(), "it has schema 99"),
+    "no tests": (lambda t: changed(t, test={}).encode(), "its test lacks best, last"),
+    "half the tests": (lambda t: changed(t, test={"last": {}}).encode(), "its test lacks best"),
+    "no metrics": (lambda t: changed(t, test={"last": {}, "best": {}}).encode(), "lack ece, error, nll"),
+    "one metric less": (lambda t: without_metric(t).encode(), "lack nll"),
+    "tests as text": (lambda t: changed(t, test="good").encode(), "its test is 'good'"),
+    "no errors": (lambda t: changed(t, class_error={}).encode(), "its class_error lacks best, last"),
+    "no foreign": (lambda t: changed(t, foreign={"svhn": {}}).encode(), "its foreign svhn lacks best, last"),
+    "no origin": (lambda t: changed(t, provenance=...).encode(), "it lacks provenance"),
+    "empty origin": (lambda t: changed(t, provenance={}).encode(), "its provenance lacks commit, device"),
+    "no parameters": (lambda t: changed(t, parameters=None).encode(), "its parameters is None"),
+    "another seed": (lambda t: changed(t, seed=7).encode(), "seed 7: it was moved"),
+    "another run": (lambda t: changed(t, identity="x").encode(), "the record of x, seed 0: it was moved"),
+    "true as a seed": (lambda t: changed(t, seed=False).encode(), "its seed is False"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_record_is_no_record(case, trained):
+    run, texts = trained
+    damage, reason = DAMAGE[case]
+    path = run.record_path(0)
+    path.write_bytes(damage(texts[0]))
+    try:
+        assert reason in run.effective().flaw(0)
+        assert f"kept as {path.name}.damaged" in run.effective().flaw(0)
+        if "moved" not in reason:
+            with pytest.raises(ValueError, match=r"seed0000\.json is not a whole record.*`make sweep`"):
+                runs.read_records(run.folder)
+        assert run.effective().flaw(1) is None
+    finally:
+        path.write_text(texts[0])
+    assert run.effective().flaw(0) is None
+
+
+def test_a_damaged_record_is_put_aside_and_trained_again_to_the_same_numbers(trained):
+    run, texts = trained
+    path = run.record_path(0)
+    path.write_text(texts[0][:500])
+    with pytest.warns(UserWarning, match="training again: .*is not a whole record"):
+        execute(run, progress=False)
+    again, first = (json.loads(text)["test"]["last"] for text in (path.read_text(), texts[0]))
+    assert again == pytest.approx(first, rel=1e-9)
+    assert path.with_name("seed0000.json.damaged").read_text() == texts[0][:500]
+    assert run.record_path(1).read_text() == texts[1], "the other seed was whole"
+    path.unlink()
+    execute(run, progress=False)
+    assert run.effective().flaw(0) is None
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"vary": {"loss": []}}, r"vary\.loss is an empty list"),
+        ({"fixed": {"loss": "ce"}, "vary": {"loss": ["ce", "gence"]}}, "the grid sets loss more than once"),
+        ({"vary": {"loss": ["ce"], "loss, rho": [["ce", 1]]}}, "the grid sets loss more than once"),
+        ({"fixed": ["loss"]}, "section fixed must hold names and values, but is"),
+        ({"vary": "loss"}, "section vary must hold names and values, but is 'loss'"),
+        ({"fixed": {1: 2}}, "section fixed must hold names and values"),
+    ],
+)
+def test_a_grid_that_says_something_twice_or_nothing_is_refused(grid, message):
+    with pytest.raises(ParameterError, match=message):
+        expand_grid(grid)

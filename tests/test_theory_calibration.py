@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gence import metrics
+from gence import metrics, reports
 
 CALIBRATION = ("ece", "adaece", "classwise_ece")
 
@@ -176,3 +176,19 @@ def test_the_floor_falls_with_the_root_of_n_and_rises_with_the_root_of_the_bins(
 
     assert floor(c, 20) / floor(np.repeat(c, 4), 20) == pytest.approx(2, rel=1e-9)
     assert floor(c, 80) / floor(c, 20) == pytest.approx(2, rel=0.03)
+
+
+def test_nine_of_the_papers_fourteen_values_on_tiny_imagenet_lie_below_the_floor_of_a_calibrated_model():
+    """Exercise 4: half of 10,000 images right, 20 bins, confidences from Beta distributions of two shapes."""
+    rng = np.random.default_rng(0)
+    edges = np.linspace(0, 1, 21)
+    floors = []
+    for total in (2, 1):
+        c = rng.beta(total / 2, total / 2, 400_000)
+        v = np.histogram(c, edges, weights=c * (1 - c))[0] / len(c)
+        floors.append(100 * np.sqrt(2 / np.pi) * np.sqrt(v / 10_000).sum())
+    printed = reports.paper_cells(2, dataset="Tiny-ImageNet", metric="ECE")
+    below = printed[printed["mean"] < min(floors)]
+    assert len(printed) == 14 and len(below) == 9
+    assert (below["loss"] == "GenCE").sum() == 2
+    assert printed["mean"].between(min(floors), max(floors)).sum() == 0  # no value between the two floors

@@ -133,3 +133,17 @@ def test_scaling_the_logits_falls_to_zero_only_when_all_is_correct():
         assert margin > 0
         assert ce(1e8, wrong) / 1e8 == pytest.approx(margin, rel=1e-6)
         assert ce(1e8, wrong) > ce(1.0, wrong)
+
+
+def test_the_gradient_of_bounded_losses_fades_where_the_prediction_is_confidently_wrong_and_that_of_ce_does_not():
+    from gence.losses import make_loss
+
+    z = torch.tensor([[0.0, 12.0]], dtype=torch.float64, requires_grad=True)  # the label is class 0
+    size = {}
+    for name in ("ce", "focal", "inverse_focal", "brier", "lq", "l1"):
+        loss = make_loss("lq", q=1.0) if name == "l1" else make_loss(name)
+        (gradient,) = torch.autograd.grad(loss(z, torch.tensor([0])), z)
+        size[name] = gradient.abs().max().item()
+    assert size["ce"] == pytest.approx(1, abs=1e-4)
+    assert min(size["focal"], size["inverse_focal"]) > 0.99  # not bounded: they do not fade
+    assert max(size["brier"], size["lq"], size["l1"]) < 1e-3

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 
-from gence.losses import generative_cross_entropy
+from gence import reports
+from gence.data import load_splits
+from gence.losses import generative_cross_entropy, make_loss
+from gence.models import make_model
+from gence.training import Recipe, evaluate_outcome, train_many
 
 SEEDS = range(10)
 
@@ -314,3 +320,87 @@ def test_a_linear_tax_at_fixed_rates_accumulates_to_the_gradient_of_the_whole(se
         for r in parts
     )
     assert (naive - whole).abs().max() > 1e-4
+
+
+LOSSES = ("ce", "gence")
+# What is said of the ragged last batch: 50 images in batches of 16 leave a pair.
+BATCHES = {
+    (16, "keep"): {"16": 3, "2": 1},
+    (16, "even"): {"13": 2, "12": 2},
+    (16, "drop"): {"16": 3},
+    (17, "even"): {"17": 2, "16": 1},
+    (10, "even"): {"10": 5},
+}
+
+
+def ragged_records():
+    """Records at the end of the training, with the column `arm`."""
+    table = reports.collected("ragged")
+    table = table[table["checkpoint"] == "last"]
+    rest = [options["last_batch"] for options in table["recipe_options"]]
+    return table.assign(arm=list(zip(table["batch_size"], rest, strict=True)))
+
+
+def paired(table, metric: str, a: dict, b: dict) -> np.ndarray:
+    """b minus a of the same seeds, for two choices of loss and arm."""
+    sides = []
+    for chosen in (a, b):
+        rows = table[(table["loss"] == chosen["loss"]) & (table["arm"] == chosen["arm"])].set_index("seed")[metric]
+        assert sorted(rows.index) == list(range(200, 260))
+        sides.append(rows.sort_index().to_numpy())
+    return sides[1] - sides[0]
+
+
+def p_below(differences: np.ndarray, bound: float) -> float:
+    """One-sided p that the differences lie below a bound: Student's t, another test than the book's."""
+    return float(stats.ttest_1samp(differences, bound, alternative="less").pvalue)
+
+
+@pytest.mark.claim("ragged-batch")
+def test_the_pair_at_the_end_of_an_epoch_made_the_gain():
+    table = ragged_records()
+    for arm, sizes in BATCHES.items():
+        assert all(found == sizes for found in table.loc[table["arm"] == arm, "batch_sizes"])
+    kept, even = (16, "keep"), (16, "even")
+    # CE pays for the pair in every metric, GenCE much less
+    for metric, at_least in (("error", 0.005), ("nll", 0.03), ("ece", 0.005)):
+        costs = {
+            loss: paired(table, metric, {"loss": loss, "arm": even}, {"loss": loss, "arm": kept}) for loss in LOSSES
+        }
+        assert costs["ce"].mean() > at_least and p_below(-costs["ce"], 0) < 1e-3
+        assert p_below(costs["gence"] - costs["ce"], 0) < 0.05
+    # GenCE minus CE: fewer errors only where the pair is kept; everywhere else within half a point
+    gain = {arm: paired(table, "error", {"loss": "ce", "arm": arm}, {"loss": "gence", "arm": arm}) for arm in BATCHES}
+    assert gain[kept].mean() < -0.005 and stats.wilcoxon(gain[kept]).pvalue < 0.05
+    for arm in BATCHES.keys() - {kept}:
+        below, above = (stats.wilcoxon(sign * gain[arm] - 0.005, alternative="less").pvalue for sign in (1, -1))
+        assert max(below, above) < 0.01, arm
+        assert stats.wilcoxon(gain[arm]).pvalue > 0.05
+    # what stays: a lower NLL and ECE in most seeds, in every arm; without the pair less than a third of it in the mean
+    for metric in ("nll", "ece"):
+        means = {}
+        for arm in BATCHES:
+            change = paired(table, metric, {"loss": "ce", "arm": arm}, {"loss": "gence", "arm": arm})
+            assert (change < 0).mean() > 0.6 and stats.wilcoxon(change).pvalue < 0.01, (metric, arm)
+            means[arm] = change.mean()
+        assert means[even] > means[kept] / 3
+
+
+@pytest.mark.claim("ragged-batch")
+def test_trained_again_ce_pays_for_the_pair_and_the_records_come_back():
+    seeds, table = range(206, 212), ragged_records()
+    data = [load_splits("digits", seed, n_per_class=5) for seed in seeds]
+    scores = {}
+    for rest in ("keep", "even"):
+        recipe = Recipe(16, 60, last_batch=rest)
+        networks = [make_model("mlp", 64, 10, seed) for seed in seeds]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="every epoch has a batch of 2 samples")
+            outcomes = train_many(networks, data, make_loss("ce"), recipe, list(seeds), progress=False)
+        found = [evaluate_outcome(outcome, splits)["last"] for outcome, splits in zip(outcomes, data, strict=True)]
+        scores[rest] = {name: np.array([values[name] for values in found]) for name in ("error", "nll")}
+        recorded = table[(table["loss"] == "ce") & (table["arm"] == (16, rest))].set_index("seed").loc[list(seeds)]
+        assert np.abs(scores[rest]["error"] - recorded["error"]).max() < 0.005  # three images of 539
+        assert np.abs(scores[rest]["nll"] - recorded["nll"]).max() < 0.01
+    assert (scores["keep"]["error"] - scores["even"]["error"]).mean() > 0.005
+    assert (scores["keep"]["nll"] - scores["even"]["nll"]).mean() > 0.02

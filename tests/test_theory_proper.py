@@ -162,3 +162,19 @@ def test_the_verdicts_of_the_lab(loss, complete_only, proper, strictly):
     if not proper:  # the counterexample stands on its own
         lower = conditional_risk(loss, verdict.minimiser, verdict.belief)
         assert lower < conditional_risk(loss, verdict.belief, verdict.belief) - 1e-4
+
+
+def test_the_focal_loss_moves_beliefs_near_nine_tenths_furthest_and_certain_ones_hardly():
+    t = np.linspace(0.5, 1 - 1e-6, 200_001)  # predictions for two classes, gamma = 2
+    slope = {
+        k: (1 - p) ** 2 / p - 2 * (1 - p) * np.log(p)  # |f'| of f(p) = -(1 - p)^2 log p
+        for k, p in {"top": t, "other": 1 - t}.items()
+    }
+    belief = (1 / slope["top"]) / (1 / slope["top"] + 1 / slope["other"])
+    moved = belief - t
+    assert 0.89 < belief[moved.argmax()] < 0.95
+    at = {q: np.interp(q, belief, moved) for q in (0.75, 0.92, 0.99, 0.999)}
+    assert at[0.92] > 1.4 * at[0.99] > 2 * at[0.999] > 0
+    for q in (0.75, 0.92, 0.99):  # the rule against the search
+        found = find_minimisers(make_loss("focal", gamma=2.0), [q, 1 - q], n_starts=4).best
+        assert q - found[0] == pytest.approx(at[q], abs=1e-4)

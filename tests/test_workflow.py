@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -21,11 +22,13 @@ from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
-from gence import losses, reports, runs
+from gence import _files, losses, reports, runs
 from gence.runs import ParameterError, RunParameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +66,17 @@ def settings_of(path: Path) -> list[dict]:
 def write_grid(path: Path, content: object) -> Path:
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def whole_record(identity: str, seed: int) -> str:
+    """A record as the engine wants it, with numbers that nobody measured."""
+    metrics = dict.fromkeys(("error", "nll", "brier", "ece", "adaece", "classwise_ece"), 0.5)
+    of_checkpoints = {
+        name: {"last": value, "best": value} for name, value in (("test", metrics), ("class_error", [0.5]))
+    }
+    more = {key: {} for key in ("parameters", "recipe", "batch_sizes", "foreign", "history")}
+    more |= {"class_counts": [1], "best_epoch": 0, "train_error": 0.5, "provenance": {"commit": None, "device": "cpu"}}
+    return json.dumps({"schema": runs.RECORD_SCHEMA, "identity": identity, "seed": seed, **of_checkpoints, **more})
 
 
 @pytest.fixture
@@ -208,16 +222,71 @@ def test_a_job_asks_for_more_at_each_attempt_and_for_time_by_its_seeds(monkeypat
     assert (job.memory_mb(2), job.minutes(3)) == (2 * job.memory_mb(1), 3 * job.minutes(1))
     together = job.minutes()
     monkeypatch.setattr(runs, "STACKED", ())
+    (job,) = sweep.jobs_of(RunParameters.of(tier="full", seeds=10, device="cuda:1"))
     assert job.minutes() == 10 * together
 
 
 def test_a_wrong_setting_of_a_sweep_is_named(grid):
     with pytest.raises(ParameterError, match=r"'seed_per_job'.*seeds_per_job"):
         sweep.read_jobs({"grid": str(grid), "seed_per_job": 1})
-    with pytest.raises(ParameterError, match="seeds_per_job = 0"):
-        sweep.read_jobs({"grid": str(grid), "seeds_per_job": 0})
+    for wrong in (0, True, 1.5, "2"):
+        with pytest.raises(ParameterError, match=f"seeds_per_job = {wrong!r} is not allowed: use a whole number"):
+            sweep.read_jobs({"grid": str(grid), "seeds_per_job": wrong})
     with pytest.raises(ParameterError, match="device = 'gpu'"):
         sweep.read_jobs({"grid": str(grid), "device": "gpu"})
+
+
+def test_a_grid_is_read_again_without_torch_until_anything_it_depends_on_changes(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("GENCE_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    really, read = sweep._jobs_of_grid, []
+    monkeypatch.setattr(sweep, "_jobs_of_grid", lambda config: read.append(config) or really(config))
+    config = {"grid": str(grid)}
+    first = sweep.read_jobs(config)
+    assert sweep.read_jobs(config) == first and len(read) == 1
+    changes = [
+        lambda: config.update(device="cuda"),
+        lambda: config.update(out=str(tmp_path / "elsewhere")),
+        lambda: monkeypatch.setenv("GENCE_RUNS", str(tmp_path / "there")),
+        lambda: (tmp_path / "data" / "mine.npz").write_bytes(b"1") or os.utime(tmp_path / "data" / "mine.npz", (1, 1)),
+        lambda: grid.write_text(grid.read_text() + "# a comment"),
+        lambda: (tmp_path / "build" / "plans" / "small.json").write_text("{"),
+        lambda: monkeypatch.setattr(sweep, "__file__", __file__),  # other code
+    ]
+    monkeypatch.setattr(_files, "YOUNG", -1.0)
+    for number, change in enumerate(changes, start=2):
+        change()
+        sweep.read_jobs(config)
+        assert len(read) == number, f"change {number - 1} was not seen"
+        sweep.read_jobs(config)
+        assert len(read) == number, "and it is read once"
+    monkeypatch.setattr(_files, "YOUNG", 1e9)
+    sweep.read_jobs(config)
+    sweep.read_jobs(config)
+    assert len(read) == number + 2, "a file that has just changed is not relied on"
+
+
+def test_a_name_that_yaml_would_drop_is_refused_and_merged_blocks_are_not(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("fixed:\n  loss: ce\n  rho: 2\n  loss: gence\n")
+    with pytest.raises(ParameterError, match=r"grid\.yaml, line 2: loss stands there twice"):
+        sweep.read_grid(path)
+    path.write_text("- fixed: &a {loss: ce, rho: 2}\n- fixed: {<<: *a, loss: gence, lr: 1e-2}\n")
+    assert [(run.loss, run.rho, run.lr) for run in sweep.read_grid(path)] == [("ce", 2, None), ("gence", 2, 0.01)]
+    path.write_text("fixed: [")
+    with pytest.raises(ParameterError, match=r"grid\.yaml is no YAML"):
+        sweep.read_grid(path)
+    path.write_bytes(b"fixed: {loss: \xff}")
+    with pytest.raises(ParameterError, match=r"grid\.yaml is no YAML"):
+        sweep.read_grid(path)
+    with pytest.raises(FileNotFoundError, match=r"no profile nowhere. The profiles are: workflow/profiles/cpu"):
+        sweep.settings(path, Path("nowhere"))
+
+
+def test_many_seeds_that_do_not_follow_each_other_still_make_a_file_name():
+    (job,) = sweep.jobs_of(RunParameters.of(seeds=list(range(0, 600, 2))))
+    assert len(Path(job.notebook).name) < 60 and Path(job.notebook).name.startswith("train-300-seeds-")
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------
@@ -232,8 +301,8 @@ def test_the_cost_counts_what_is_left_and_invents_no_time(grid):
         "training time unknown: digits, mlp, batch 8, cpu: no measured rate (4 seeds)",
         "measure on the machine that will train: make calibrate GRID=... PROFILE=...",
     ]
-    for seed in jobs[0].run.seeds:
-        runs.write_atomically(jobs[0].run.record_path(seed), "{}")
+    for seed in jobs[0].seeds:
+        runs.write_atomically(jobs[0].record_path(seed), whole_record(jobs[0].identity, seed))
     # 6 seeds x 50 images x 3 epochs at 0.25 images/s are one hour.
     rate = {"model": "mlp", "device": "cpu", "device_name": "cpu (a)", "images_per_s": 0.25}
     assert sweep.cost(jobs, [rate]).splitlines() == [
@@ -446,6 +515,113 @@ def test_a_record_without_logits_is_collected_and_named(recorded, tmp_path, monk
     said = sweep.collect(recorded, target)
     assert f"{recorded[1].identity}, seeds 0-1: 9 validation samples are too few" in said
     assert pd.read_csv(target)["ats_ece"].notna().sum() == 16 - 4 - 2
+
+
+def test_cost_sweep_and_collect_agree_on_damaged_and_deleted_records(recorded, grid, tmp_path):
+    """The executed notebook of a job is still there: it decides nothing."""
+    jobs = sweep.read_jobs({"grid": str(grid)})
+    for job in jobs:
+        Path(job.notebook).write_text("{}")
+        Path(job.marker).write_text("")
+    assert not set(sweep.inputs_of_sweep(jobs)) & {job.marker for job in jobs}
+    assert all(Path(name).exists() for name in sweep.inputs_of_sweep(jobs))
+    damaged, deleted = jobs[0].record_path(1), jobs[2].record_path(0)
+    damaged.write_text(damaged.read_text()[:700])
+    deleted.unlink()
+    needed = sweep.inputs_of_sweep(jobs)
+    assert set(needed) & {job.marker for job in jobs} == {jobs[0].marker, jobs[2].marker}
+    assert [Path(job.marker).exists() for job in jobs] == [False, True, False, True], "else the engine would not run it"
+    said = sweep.cost(jobs, [])
+    assert "to do: 2 seeds in 2 jobs; 6 seeds have their record" in said
+    assert f"to do again: {damaged} is not a whole record: it is no JSON" in said
+    with pytest.raises(ValueError, match=rf"{damaged} is not a whole record.*make sweep"):
+        sweep.collect(recorded, tmp_path / "small.csv")
+    end = sweep.closing(jobs, needed, "my grid.yaml", "workflow/profiles/gpu")
+    assert f"6 of 8 records are in {tmp_path / 'runs'}/<run>/" in end and "Go on: make sweep" in end
+    assert "collect them:  make collect GRID='my grid.yaml' PROFILE=workflow/profiles/gpu" in end
+    assert "plot them:     make plot GRID='my grid.yaml'\n" in end + "\n"
+    assert not any(Path(job.marker).exists() for job in jobs)
+    with pytest.warns(UserWarning, match="training again"):
+        for job in (jobs[0], jobs[2]):
+            runs.execute(job.run, progress=False)
+    assert not any(job.missing for job in jobs)
+    assert "missing" not in sweep.collect(recorded, tmp_path / "small.csv")
+    assert "8 of 8 records" in sweep.closing(jobs, [], "small.yaml")
+
+
+def test_a_marker_in_the_storage_of_a_cluster_decides_nothing_either(grid, tmp_path):
+    jobs = sweep.read_jobs({"grid": str(grid)})
+    kept = tmp_path / "storage" / jobs[0].marker.lstrip("/")
+    kept.parent.mkdir(parents=True)
+    kept.write_text("")
+    sweep.inputs_of_sweep(jobs, str(tmp_path / "storage"))
+    assert not kept.exists()
+
+
+def test_a_small_validation_set_is_collected_with_fewer_bins(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENCE_DATA", str(tmp_path))
+    x, y = np.random.default_rng(0).normal(size=(90, 4)), np.arange(90) % 3
+    np.savez(tmp_path / "wine.npz", x_train=x, y_train=y, x_test=x[:30], y_test=y[:30])
+    run, target = RunParameters.of(dataset="wine", tier="smoke", out=str(tmp_path / "runs")), tmp_path / "wine.csv"
+    runs.execute(run, progress=False)
+    said = sweep.collect([run.effective()], target)
+    assert "9 validation samples are too few for 15 bins" in said
+    assert "with fewer bins: make collect GRID=... BINS=5" in said
+    said = sweep.collect([run.effective()], target, bins=3)
+    assert "too few" not in said
+    table = pd.read_csv(target)
+    assert table["ats3_ece"].notna().all() and table["ts_ece"].notna().all() and table["ats_ece"].isna().all()
+    once = target.read_bytes()
+    sweep.collect([run.effective()], target, bins=3)
+    assert target.read_bytes() == once
+
+
+@pytest.mark.parametrize("bins", ["0", "many", "-3", "1.5"])
+def test_a_wrong_number_of_bins_is_named(bins, grid):
+    command = [sys.executable, str(ROOT / "workflow" / "sweep.py"), "collect", str(grid), f"--bins={bins}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and f"'{bins}' is not allowed: use a whole number >= 1" in done.stderr
+
+
+def test_rows_of_the_users_own_table_stay_where_that_table_is_not(recorded, tmp_path, monkeypatch):
+    target = tmp_path / "small.csv"
+    sweep.collect(recorded, target)
+    table = pd.read_csv(target, dtype=str, keep_default_na=False)
+    table.loc[0, ["identity", "dataset"]] = ["av1451-elsewhere", "av1451"]
+    table.to_csv(target, index=False)
+    monkeypatch.setenv("GENCE_DATA", str(tmp_path))
+    assert "no longer in the grid" not in sweep.collect(recorded, target)
+    assert "av1451-elsewhere" in set(pd.read_csv(target)["identity"])
+
+
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_a_collected_table_is_drawn(recorded, tmp_path):
+    target = tmp_path / "small.csv"
+    with pytest.raises(FileNotFoundError, match=r"small\.csv is not there: collect the records first"):
+        sweep.plot(target, tmp_path / "small.png")
+    sweep.collect(recorded, target)
+    drawn = np.asarray(Image.open(sweep.plot(target, tmp_path / "plots" / "small.png")).convert("L"))
+    assert drawn.shape[1] > 1000 and (drawn < 128).any()
+    sweep.collect(recorded[:1], target)
+    sweep.plot(target, tmp_path / "plots" / "one.png")
+
+
+# --- progress ----------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_a_line_now_and_then_and_warnings_come_at_once(monkeypatch):
+    log, terminal, now = io.StringIO(), io.StringIO(), [0.0]
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: now[0])
+    progress = sweep.Progress(log, terminal, seconds=20)
+    for second in range(60):
+        now[0] = float(second)
+        progress.write(f"\rrun, seeds 0-1: {second}%|#    | {second}/60 [00:{second:02d}<00:30]")
+        if second == 30:
+            progress.write("a warning\nin two lines: 5%|\n")
+    progress.write("\r" + " " * 60 + "\r")
+    shown = [line.split(": ")[1].split("%")[0] for line in terminal.getvalue().splitlines()]
+    assert shown == ["5", "25", "45"], "the first one soon, then every 20 seconds"
+    assert len(log.getvalue().splitlines()) == 5 and "a warning\nin two lines: 5%|\n" in log.getvalue()
 
 
 # --- profiles and clusters -------------------------------------------------------------------------------------
@@ -708,6 +884,94 @@ def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_pa
     again = run_engine("--profile", "workflow/profiles/cpu", "-n", "sweep", "--config", f"grid={grid}")
     assert "Nothing to be done" in again.stdout + again.stderr
     assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".part")]
+
+
+# --- a folder with a space and an umlaut ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Path:
+    """A copy of the repository in such a folder, with an environment inside it."""
+    here = tmp_path_factory.mktemp("there") / "pröj ect"
+    for name in ("gence", "workflow", "notebooks", "book", "results"):
+        shutil.copytree(ROOT / name, here / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml", "Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, here / name)
+    (here / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.name != ".installed":
+            (here / ".venv" / part.name).symlink_to(part)
+    (here / ".venv" / ".installed").write_text("")
+    return here
+
+
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment = clean | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"} | environment
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_sweep_runs_collects_and_mends_in_a_folder_with_a_space_and_an_umlaut(elsewhere):
+    content = {"fixed": {"tier": "smoke", "n_per_class": 5, "seeds": 2}}
+    grid = write_grid(elsewhere / "workflow" / "grids" / "mein gitter ä.yaml", content)
+    named, there = f"GRID={grid.relative_to(elsewhere)}", {"GENCE_RUNS": str(elsewhere / "meine läufe")}
+    done = make(elsewhere, "sweep", named, "CORES=1", **there)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = done.stdout + done.stderr
+    assert f"2 of 2 records are in {elsewhere / 'meine läufe'}/<run>/" in said
+    assert "make collect GRID='workflow/grids/mein gitter ä.yaml'" in said
+    paths = sorted((elsewhere / "meine läufe").glob("*/seed*.json"))
+    assert len(paths) == 2
+    notebook = paths[0].with_name("train-0-1.ipynb")
+    assert notebook.exists() and notebook.with_suffix(".log").exists() and not list(paths[0].parent.glob("*.done"))
+    made_there = {
+        Path(cell["path"]) for cell in [json.loads(notebook.read_text())["metadata"]["papermill"]] if "path" in cell
+    }
+    assert all(elsewhere in path.parents for path in made_there)
+
+    again = make(elsewhere, "sweep", named, "CORES=1", **there)
+    assert "Nothing to be done" in again.stdout + again.stderr, again.stderr[-3000:]
+    assert "make plot" in again.stderr
+    paths[1].write_bytes(paths[1].read_bytes()[:400])
+    plan = make(elsewhere, "plan", named, "CORES=1", **there)
+    assert plan.returncode == 0 and "train        1" in plan.stdout + plan.stderr, plan.stderr[-3000:]
+    mended = make(elsewhere, "sweep", named, "CORES=1", **there)
+    assert mended.returncode == 0, mended.stderr[-3000:]
+    assert json.loads(paths[1].read_text())["seed"] == 1
+    assert len(paths[1].with_name("seed0001.json.damaged").read_bytes()) == 400
+    assert "training again" in notebook.with_suffix(".log").read_text()
+
+
+def test_the_book_is_planned_in_a_folder_with_a_space_and_an_umlaut(elsewhere):
+    arguments = ("-s", "workflow/Snakefile", "--cores", "1", "--nolock", "-n", "-p", "_build/committed/html/index.html")
+    command = [str(elsewhere / ".venv" / "bin" / "python"), "-m", "snakemake", *arguments]
+    options = {
+        "cwd": elsewhere,
+        "env": os.environ | {"PYTHONPATH": str(elsewhere)},
+        "capture_output": True,
+        "text": True,
+    }
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shown = done.stdout + done.stderr
+    program = shlex.quote(str(elsewhere / ".venv" / "bin" / "python"))
+    assert f"{program} workflow/notebook_tools.py stage _build/committed/source" in shown
+    book = shlex.quote(str(elsewhere / ".venv" / "bin" / "jupyter-book"))
+    assert f"{program} {book} build" in shown
+
+
+@pytest.mark.parametrize("target", ["plan", "cost", "status", "collect", "plot"])
+def test_a_command_that_only_looks_installs_nothing(target, tmp_path):
+    folder = tmp_path / "fresh clöne"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    before = sorted(folder.rglob("*"))
+    done = make(folder, target, "GRID=workflow/grids/smoke.yaml")
+    assert done.returncode != 0 and "run `make setup` first" in done.stderr
+    assert make(folder, "help").returncode == 0
+    assert sorted(folder.rglob("*")) == before
 
 
 # --- the page about running ------------------------------------------------------------------------------------

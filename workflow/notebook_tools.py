@@ -29,9 +29,13 @@ import tokenize
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 import yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -359,15 +363,64 @@ def freshness_line(notebook: nbformat.NotebookNode) -> str:
     return f'<p class="freshness {"stale" if stale else "fresh"}">This page was run: {" · ".join(parts)}</p>'
 
 
+@lru_cache
+def _claims() -> tuple[dict[str, str], ...]:
+    written = yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))
+    return (*written, *prediction_claims(prediction_verdicts()))
+
+
 def claims() -> list[dict[str, str]]:
-    """The claim ledger's data."""
-    return yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))
+    """The claim ledger's data: what book/claims.yml holds, and a row for each prediction, computed from the records."""
+    return [dict(claim) for claim in _claims()]
+
+
+# The files of the predictions, and where the notebook shows their verdicts.
+PREDICTIONS = {"predictions.yml": "The verdicts", "predictions_follow_up.yml": "A second round"}
+PREDICTIONS_PAGE = "notebooks/17_predictions.ipynb"
+PREDICTIONS_TEST = "tests/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
+STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
+NETWORK_OF_DATA = {"cifar10": "a small CNN on a part of CIFAR-10", "cifar100": "a small CNN on a part of CIFAR-100"}
+
+
+def prediction_verdicts() -> pd.DataFrame:
+    """One row for each test of a prediction, judged from results/; `section` says where the page shows it."""
+    import pandas as pd
+
+    from gence import predictions
+
+    judged = {file: predictions.judge(predictions.load_predictions(ROOT / "book" / file)) for file in PREDICTIONS}
+    return pd.concat([table.assign(section=PREDICTIONS[file]) for file, table in judged.items()], ignore_index=True)
+
+
+def prediction_claims(verdicts: pd.DataFrame) -> list[dict[str, str]]:
+    """A ledger row for each prediction: it fails if one of its tests is refuted, holds if all are met, else is open."""
+    rows = []
+    for name, tests in verdicts.groupby("id", sort=False):
+        counts = tests["verdict"].value_counts()
+        verdict = "refuted" if "refuted" in counts else "met" if set(counts.index) == {"met"} else "open"
+        data = NETWORK_OF_DATA.get(tests["dataset"].iloc[0], "one small perceptron on digits")
+        found = ", ".join(f"{counts[kind]} {kind}" for kind in STATUS_OF_VERDICT if kind in counts)
+        rows.append(
+            {
+                "id": f"prediction-{name[1:]}",
+                "statement": f"Prediction {name}. {tests['says'].iloc[0]}",
+                "source": "ours",
+                "derivation": f"{PREDICTIONS_PAGE}#{tests['section'].iloc[0]}",
+                "check": PREDICTIONS_PAGE,
+                "test": PREDICTIONS_TEST,
+                "status": STATUS_OF_VERDICT[verdict],
+                "note": f"{len(tests)} {'test' if len(tests) == 1 else 'tests'} with {tests['n'].min()} paired seeds: "
+                f"{found}. Runs: {data}.",
+            }
+        )
+    return rows
 
 
 def ledger() -> str:
     """The claim ledger as a Markdown page body: one section for each status, one block for each claim."""
     headings = {"fails": "Does not hold", "holds": "Holds", "open": "Open"}
-    lines: list[str] = []
+    printed = "*As printed*: the verdict is arithmetic on the cells that the paper prints; no run of ours is behind it."
+    lines = ["", printed]
     for status, heading in headings.items():
         chosen = [claim for claim in claims() if claim["status"] == status]
         if chosen:
@@ -379,8 +432,10 @@ def _ledger_entry(claim: dict[str, str]) -> str:
     evidence = [f"[{kind}](../{claim[kind].split('#')[0]})" for kind in ("derivation", "check") if claim.get(kind)]
     if claim.get("test"):
         evidence.append(f"`{claim['test'].removeprefix('tests/')}`")
+    # What is counted in the printed cells says nothing about new runs.
+    as_printed = ", *as printed*" if claim.get("basis") == "printed" else ""
     return (
-        f"**{claim['id']}** ({claim['source']}). {claim['statement']}\n\n"
+        f"**{claim['id']}**{as_printed} ({claim['source']}). {claim['statement']}\n\n"
         f"> {claim['note']} *Evidence:* {', '.join(evidence)}\n"
     )
 

@@ -109,10 +109,12 @@ class Job:
         """The file by which the engine knows, while it runs, that this job is done. It decides nothing: records do."""
         return f"{self.folder}/.train-{self.part}.done"
 
+    def record_path(self, seed: int) -> Path:
+        return Path(self.folder) / f"seed{seed:04d}.json"
+
     def flaws(self) -> dict[int, str]:
         """Its seeds that have no whole record, with what is wrong; an empty text where there is no file."""
-        paths = {seed: Path(self.folder) / f"seed{seed:04d}.json" for seed in self.seeds}
-        found = {seed: flaw(path, self.identity, seed) for seed, path in paths.items()}
+        found = {seed: flaw(self.record_path(seed), self.identity, seed) for seed in self.seeds}
         return {seed: reason for seed, reason in found.items() if reason is not None}
 
     @property
@@ -243,26 +245,40 @@ def settings(grid: Path, profile: Path | None) -> dict[str, Any]:
     return {**(found or {}), "grid": str(grid)}
 
 
-def unfinished(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that have a seed without a whole record; a marker that an earlier, killed engine left there goes."""
-    left = [job for job in jobs if job.flaws()]
-    for job in left:
-        Path(job.marker).unlink(missing_ok=True)
-    return left
+def inputs_of_sweep(jobs: Sequence[Job], storage: str = "") -> list[str]:
+    """What a sweep needs: of each job that lacks a whole record its marker, of each other one a record.
+
+    A marker that an earlier engine left of a job that has to run (again) goes, also in the storage of a cluster.
+    """
+    needed = []
+    for job in jobs:
+        if job.flaws():
+            Path(job.marker).unlink(missing_ok=True)
+            if storage:
+                Path(storage, job.marker.lstrip("/")).unlink(missing_ok=True)
+            needed.append(job.marker)
+        else:
+            needed.append(str(job.record_path(job.seeds[0])))
+    return needed
 
 
-def closing(jobs: Sequence[Job], grid: str, profile: str = "") -> str:
-    """What to say at the end of a sweep: how many records there are, where, and what to do with them."""
+def closing(jobs: Sequence[Job], ran: Iterable[str], grid: str, profile: str = "") -> str:
+    """What to say at the end of a sweep: how many records there are, where, and what to do with them.
+
+    `ran` holds the markers of the jobs that had to run: the others were complete before. All markers go.
+    """
+    ran = set(ran)
     n_seeds = sum(len(job.seeds) for job in jobs)
-    flaws = [reason for job in jobs for reason in job.flaws().values()]
+    left = sum(len(job.missing) for job in jobs if job.marker in ran)
+    for job in jobs:
+        Path(job.marker).unlink(missing_ok=True)
     folders = sorted({str(Path(job.folder).parent.resolve()) for job in jobs})
-    given = f"GRID='{grid}'" if " " in grid else f"GRID={grid}"
-    given += f" PROFILE={profile}" if profile else ""
-    lines = [f"{n_seeds - len(flaws)} of {n_seeds} records are in {', '.join(folders)}/<run>/"]
-    if flaws:
+    named = f"GRID='{grid}'" if " " in grid else f"GRID={grid}"
+    given = f"{named} PROFILE={profile}" if profile else named
+    lines = [f"{n_seeds - left} of {n_seeds} records are in {', '.join(folders)}/<run>/"]
+    if left:
         lines.append(f"the others were not trained; their logs lie there too. Go on: make sweep {given}")
-    lines += [f"collect them:  make collect {given}", f"plot them:     make plot GRID={given.split(' PROFILE')[0][5:]}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"collect them:  make collect {given}", f"plot them:     make plot {named}"])
 
 
 def _kind(device: str) -> str:
@@ -601,8 +617,10 @@ def plot(table: Path, target: Path) -> Path:
     if not table.is_file():
         raise FileNotFoundError(f"{table} is not there: collect the records first (make collect GRID=...)")
     last = pd.read_csv(table).query("checkpoint == 'last'")
-    is_one = last["identity"].nunique() == 1
-    varied = [name for name in SETTINGS_SHOWN if name in last and (is_one or last[name].nunique(dropna=False) > 1)]
+    only = ("dataset", "model", "loss") if last["identity"].nunique() == 1 else ()
+    varied = [
+        name for name in SETTINGS_SHOWN if name in only or (name in last and last[name].nunique(dropna=False) > 1)
+    ]
     by_run = last.groupby("identity", sort=False)
     labels = [", ".join(f"{n} {g[n].iloc[0]}" if n != "loss" else g[n].iloc[0] for n in varied) for _, g in by_run]
     figure, axes = plt.subplots(1, 3, sharey=True, figsize=(12, 1.2 + 0.24 * len(labels)), layout="constrained")

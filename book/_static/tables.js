@@ -32,9 +32,9 @@
       box.classList.remove("wraps");
       if (free && box.scrollWidth > box.clientWidth + 1) box.classList.add("wraps");
       const scrolls = box.scrollWidth > box.clientWidth + 1;
-      if (scrolls === box.hasAttribute("tabindex")) continue;
+      if (scrolls) box.tabIndex = 0; // the theme sets this, too, at times of its own
+      if (scrolls === (box.getAttribute("role") === "region")) continue;
       if (scrolls) {
-        box.tabIndex = 0;
         box.setAttribute("role", "region");
         box.setAttribute("aria-label", `Table, scrolls sideways: ${nameOf(box.querySelector("table"))}`);
         const hint = document.createElement("p");
@@ -71,8 +71,9 @@
     measure();
     makeWay();
     addEventListener("resize", measure);
-    addEventListener("load", measure); // formulas in cells are set by then
-    document.addEventListener("toggle", measure, true);
+    // A table or its box also changes when formulas are set, when a fold opens, when the theme moves its sidebars.
+    const sizes = new ResizeObserver(measure);
+    for (const box of boxes()) for (const part of [box, box.querySelector("table")]) sizes.observe(part);
   };
 
   document.readyState === "loading" ? addEventListener("DOMContentLoaded", start) : start();
