@@ -287,6 +287,7 @@ def test_collected_results_are_read_where_they_are(tmp_path, monkeypatch):
         "foreign": ["svhn"],
         "class_error": [0.5, None],
         "foreign_scores": {"svhn": {"entropy": {"auroc": 0.9}}},
+        "batch_sizes": {"16": 3, "2": 1},
     }
     assert set(nested) == set(reports.NESTED)
     as_text = {name: json.dumps(value) for name, value in nested.items()}
