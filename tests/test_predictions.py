@@ -109,7 +109,7 @@ def test_holm_counts_the_predictions_of_a_family_and_no_others():
     asked = prediction("gence @ 8 - ce @ 8", "< 0")
     assert verdicts(table, asked) == ["met"]
     assert verdicts(table, asked, *[prediction("gence @ 8 - ce @ 8", "0 +- 0.003")] * 60)[0] == "open"
-    assert verdicts(table, asked, *[prediction("gence @ 8 - ce @ 8", "> 0", grid="h")] * 60)[0] == "met"
+    assert verdicts(table, asked, *[prediction("gence @ 8 - ce @ 8", "> 0", family="h")] * 60)[0] == "met"
 
 
 def test_a_run_that_is_missing_is_not_run_and_never_met():
