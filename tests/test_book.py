@@ -193,7 +193,8 @@ def test_a_notebook_page_says_where_its_numbers_come_from_and_shows_all_figures(
     page.goto(f"{site}/{name}.html", wait_until="networkidle")
     line = page.locator("p.freshness").inner_text()
     (chosen,) = (c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    seeds = re.search(r"^seeds = (\d+)", chosen, re.MULTILINE)[1]
+    first, last = re.search(r'^seeds = (?:"(\d+)-)?(\d+)', chosen, re.MULTILINE).groups()
+    seeds = int(last) if first is None else int(last) - int(first) + 1
     for part in ("laptop tier", f"{seeds} seeds", "cpu", "commit", "fresh"):
         assert part in line
     assert [i.get_attribute("alt") for i in page.locator("article figure img").all()] == [

@@ -15,7 +15,7 @@ from gence import metrics, reports, statistics
 from gence.data import load_splits
 from gence.losses import cross_entropy, generative_cross_entropy, make_loss
 from gence.models import make_model
-from gence.training import Recipe, train_many
+from gence.training import Recipe, train, train_many
 
 LOSSES = ["CE", "Brier", "MMCE", "FLSD", "DFL", "AFL", "GenCE"]
 FOCAL = ["FLSD", "DFL", "AFL"]
@@ -74,7 +74,13 @@ def test_what_ats_leaves_of_the_advantage():
 def trained(loss, splits, recipe, n_classes):
     seeds = range(len(splits))
     nets = [make_model("mlp", 64, n_classes, s) for s in seeds]
-    outcomes = train_many(nets, splits, make_loss(loss), recipe, list(seeds), progress=False)
+    if hasattr(make_loss(loss), "update"):  # updated with validation logits: each seed has its own
+        outcomes = [
+            train(net, s, make_loss(loss), recipe, seed, progress=False)
+            for net, s, seed in zip(nets, splits, seeds, strict=True)
+        ]
+    else:
+        outcomes = train_many(nets, splits, make_loss(loss), recipe, list(seeds), progress=False)
     return [outcome.logits["last"] for outcome in outcomes]
 
 
