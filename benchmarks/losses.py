@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from gence import runs
 from gence._words import nearest
+from gence.lab import runs
 from gence.losses import REGISTRY, loss_names, make_loss
 
 ROOT = Path(__file__).resolve().parent.parent

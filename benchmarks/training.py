@@ -5,7 +5,7 @@
     python benchmarks/training.py --images 256 --rounds 3 --out quick.json
 
 "Plainly" is what most training scripts do: a torchvision data set with random crop and flip of one image after the
-other, a DataLoader, float32, F.cross_entropy. The loop of ``gence.training`` gets the same images, batch size and
+other, a DataLoader, float32, F.cross_entropy. The loop of ``gence.lab.training`` gets the same images, batch size and
 settings. All take turns: in every round each trains one epoch, in a new order, and is compared with the plain script
 *of the same round*, so that a machine's drift cancels. The images are random numbers: they cost the same as real ones.
 """
@@ -31,16 +31,18 @@ from losses import ROOT, at_least, check_target, cpu_model, no_garbage_collectio
 from torch import nn
 from tqdm import tqdm
 
-from gence import models, runs
-from gence.data import Splits
+from gence.lab import networks, runs
+from gence.lab.data import Splits
+from gence.lab.training import Recipe
+from gence.lab.training._loop import Loop
+from gence.lab.training._steps import Single
 from gence.losses import make_loss
-from gence.training import Recipe, Single, _Loop
 
 SCHEMA = 1
 PLAIN = "plain script"
 N_CLASSES, SIZE = 100, 32
 MEAN, STD = (0.49, 0.48, 0.45), (0.2, 0.2, 0.2)
-MODELS = models.model_names()
+MODELS = networks.model_names()
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def random_images(n: int) -> np.ndarray:
 
 def make_network(name: str) -> nn.Module:
     """A network for 32 x 32 images in float32, the same in every call."""
-    return models.make_model(name, (3, SIZE, SIZE), N_CLASSES, 0, dtype=torch.float32)
+    return networks.make_model(name, (3, SIZE, SIZE), N_CLASSES, 0, dtype=torch.float32)
 
 
 def plain_script(settings: Settings, network: nn.Module, x: np.ndarray, y: np.ndarray) -> Script:
@@ -146,7 +148,7 @@ def plain_script(settings: Settings, network: nn.Module, x: np.ndarray, y: np.nd
 def loop_script(
     settings: Settings, network: nn.Module, x: np.ndarray, y: np.ndarray, loss: str, precision: str
 ) -> Script:
-    """The loop of ``gence.training``, one epoch for each call; a check on so few validation images costs nothing.
+    """The loop of ``gence.lab.training``, one epoch for each call; a check on so few validation images costs nothing.
 
     Args:
         settings: what to measure.
@@ -163,13 +165,13 @@ def loop_script(
     held_out = (x[:8], y[:8])
     splits = Splits(x, y, *held_out, *held_out, names, MEAN, STD)
     recipe = Recipe(settings.batch_size, epochs=10_000, milestones=(), augment="crop+flip", precision=precision)
-    loop = _Loop(Single(network, splits, make_loss(loss), recipe, torch.device(settings.device)), recipe, [0])
+    loop = Loop(Single(network, splits, make_loss(loss), recipe, torch.device(settings.device)), recipe, [0])
 
     def epoch() -> None:
         for _ in range(loop.steps_per_epoch):
             loop.advance()
 
-    return Script("gence.training", loss, precision, epoch)
+    return Script("gence.lab.training", loss, precision, epoch)
 
 
 def time_in_turns(scripts: Sequence[Script], settings: Settings, *, progress: bool = True) -> np.ndarray:
@@ -217,7 +219,7 @@ def row_of(script: Script, times: np.ndarray, baseline: np.ndarray, images: int)
         The row; ``speedup`` is against the plain script of the same round.
 
     Example:
-        >>> script = Script("gence.training", "ce", "float32", lambda: None)
+        >>> script = Script("gence.lab.training", "ce", "float32", lambda: None)
         >>> row = row_of(script, np.array([1.0, 2.0]), np.array([3.0, 6.0]), images=100)
         >>> row["images_per_s"], row["speedup"]
         (75.0, 3.0)

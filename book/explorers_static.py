@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, softmax
 
-from gence.plots import LOSS_STYLE, use_style
+from gence.lab.results.plots import LOSS_STYLE, use_style
 
 FOLDER = Path(__file__).resolve().parent / "_static" / "explorers"
 SHOWN = {

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gence.data import Splits
-from gence.training import Recipe
+from gence.lab.data import Splits
+from gence.lab.training import Recipe
 
 REDUCTIONS = ("none", "sum", "mean")
 K = 4

@@ -102,7 +102,7 @@ def test_every_script_has_its_turn_in_each_round() -> None:
 
 def test_a_drift_of_the_machine_cancels_in_the_speedup() -> None:
     drift = np.linspace(1, 3, 31)
-    row = bench.row_of(bench.Script("gence.training", "ce", "float32", lambda: None), drift, 1.5 * drift, 100)
+    row = bench.row_of(bench.Script("gence.lab.training", "ce", "float32", lambda: None), drift, 1.5 * drift, 100)
     assert row["speedup"] == row["speedup_q1"] == row["speedup_q3"] == 1.5
     assert row["images_per_s"] == 50
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from gence import runs
+from gence.lab import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = sorted((ROOT / "results" / "benchmarks").glob("losses-*.json"))

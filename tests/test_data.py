@@ -31,9 +31,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torchvision import datasets as official
 
-from gence import _files, data, datasets
-from gence._files import file_digest
-from gence.data import (
+from gence.lab import _files, data
+from gence.lab._files import file_digest
+from gence.lab.data import (
     Splits,
     cifar10_c,
     class_capacity,
@@ -43,6 +43,7 @@ from gence.data import (
     load_splits,
     load_test_images,
     long_tail_counts,
+    packing,
 )
 
 PARTS = ("train", "val", "test")
@@ -391,7 +392,7 @@ def test_missing_files_are_named_with_the_fix(name: str, folder: Path) -> None:
         load_splits(name, seed=0)
     message = str(error.value)
     assert str(folder) in message and "GENCE_DATA" in message and dataset_info(name).files[0] in message
-    assert (f"python -m gence.data --download {name}" in message) == (name != "av1451")
+    assert (f"python -m gence.lab.data --download {name}" in message) == (name != "av1451")
     assert list(folder.iterdir()) == []  # and nothing was fetched
 
 
@@ -557,7 +558,7 @@ def serve(name: str, folder: Path, address: str, patch: pytest.MonkeyPatch) -> P
         patch.setattr(official.CIFAR10, "tgz_md5", md5(archive))
         return archive
     archive = Path(shutil.make_archive(str(folder / name), "zip", folder, "tiny-imagenet-200"))
-    patch.setitem(datasets._ARCHIVES, name, (f"{address}/{archive.name}", md5(archive)))
+    patch.setitem(packing._ARCHIVES, name, (f"{address}/{archive.name}", md5(archive)))
     return archive
 
 
@@ -955,7 +956,7 @@ def test_a_file_that_changed_is_read_again(folder: Path) -> None:
 def test_writing_into_images_does_not_reach_the_next_split(folder: Path) -> None:
     write_own(folder)
     first, expected = load_splits("mine", 0), checksum(load_splits("mine", 0))
-    assert not datasets.read_part("mine", "train").x.flags.writeable
+    assert not data.read_part("mine", "train").x.flags.writeable
     for name in FIELDS:
         getattr(first, name)[:] = 0
     load_test_images("mine")[:] = 0
@@ -1318,7 +1319,7 @@ def test_the_command_line(folder: Path, tmp_path: Path) -> None:
     root = write_folders(tmp_path / "pictures")
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "gence.data", *map(str, arguments)]
+        command = [sys.executable, "-m", "gence.lab.data", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
     done = call(root, folder / "animals.npz")

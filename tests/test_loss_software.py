@@ -12,8 +12,7 @@ from references import EXTREME, K, close, gradient, labels, normal
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
-from gence import losses
-from gence.losses import REGISTRY, GenCELoss, generative_cross_entropy, make_loss
+from gence.losses import REGISTRY, GenCELoss, _column_scores, generative_cross_entropy, make_loss
 
 
 def keys(options: dict) -> str:
@@ -168,9 +167,9 @@ def test_both_paths_agree(monkeypatch: pytest.MonkeyPatch, options: dict, streng
 
     expected = loss(z), gradient(loss, z), grad(lambda v: grad(lambda u: loss(u).sum())(v).square().sum())(z)
     taken = []
-    by_columns = losses._by_columns
-    monkeypatch.setattr(losses, "_by_rows", lambda *_: None)
-    monkeypatch.setattr(losses, "_by_columns", lambda *a: taken.append(1) or by_columns(*a))
+    by_columns = _column_scores._by_columns
+    monkeypatch.setattr(_column_scores, "_by_rows", lambda *_: None)
+    monkeypatch.setattr(_column_scores, "_by_columns", lambda *a: taken.append(1) or by_columns(*a))
     actual = loss(z), gradient(loss, z), grad(lambda v: grad(lambda u: loss(u).sum())(v).square().sum())(z)
     assert taken or (strength == 0 and "label_smoothing" in options)  # which needs no column sums
     for one, other in zip(actual, expected, strict=True):
@@ -187,8 +186,8 @@ def test_extreme_logits_take_the_path_by_columns(monkeypatch: pytest.MonkeyPatch
         z, y = EXTREME[name][0].double(), torch.tensor(EXTREME[name][1])
         z[:, 3] = -3e4
     taken = []
-    by_columns = losses._by_columns
-    monkeypatch.setattr(losses, "_by_columns", lambda *a: taken.append(1) or by_columns(*a))
+    by_columns = _column_scores._by_columns
+    monkeypatch.setattr(_column_scores, "_by_columns", lambda *a: taken.append(1) or by_columns(*a))
     assert generative_cross_entropy(z, y).isfinite()
     assert bool(taken) is columns
 
@@ -242,7 +241,7 @@ def test_training_under_autocast_follows_float64() -> None:
 def test_one_buffer_of_all_logits_is_kept(monkeypatch: pytest.MonkeyPatch, by_rows: bool, strength: float) -> None:
     """What is saved between forward and backward: N x K numbers once, and vectors."""
     if not by_rows:
-        monkeypatch.setattr(losses, "_by_rows", lambda *_: None)
+        monkeypatch.setattr(_column_scores, "_by_rows", lambda *_: None)
     n, n_classes = 1024, 1000
     z, y = normal(n, n_classes, dtype=torch.float32).requires_grad_(), labels(n, n_classes)
     kept: dict[int, int] = {}

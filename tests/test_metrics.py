@@ -15,13 +15,13 @@ from sklearn.metrics import accuracy_score, average_precision_score, brier_score
 from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from gence import metrics
 from gence.metrics import (
     METRICS,
     OOD_SCORES,
     ReliabilityCurve,
     adaptive_calibration_error,
     brier_score,
+    calibration_error,
     calibration_refinement,
     classwise_calibration_error,
     debiased_calibration_error,
@@ -690,7 +690,7 @@ def test_values_beside_an_edge_fall_on_the_right_side(n_bins: int) -> None:
     values = np.concatenate([edges, np.nextafter(edges, 0), np.nextafter(edges, 1), [0.0, 5e-324]])
     values = values[(values >= 0) & (values <= 1)]
     expected = [max(next(b for b in range(n_bins + 1) if v <= edges[b]) - 1, 0) for v in values]
-    np.testing.assert_array_equal(metrics._equal_width_bin(values, n_bins), expected)
+    np.testing.assert_array_equal(calibration_error._equal_width_bin(values, n_bins), expected)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -938,7 +938,7 @@ def test_random_relatives(case: int) -> None:
 def test_classwise_error_in_blocks_is_the_one_of_a_loop_over_classes(
     n_bins: int, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "BLOCK", 3000)  # seven classes at a time, three at the end
+    monkeypatch.setattr(calibration_error, "BLOCK", 3000)  # seven classes at a time, three at the end
     probs, labels = random_problem(n=400, n_classes=38)
     probs = probs.astype(dtype)
     exact = probs.astype(np.float64)

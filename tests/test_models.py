@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gence import models
-from gence.models import MLP, flops, make_model, model_info, model_names, parameter_count
+from gence.lab import networks
+from gence.lab.networks import MLP, architectures, flops, make_model, model_info, model_names, parameter_count
 
 FLAT = ("linear", "mlp")
 IMAGE = tuple(name for name in model_names() if name not in FLAT)
@@ -236,7 +236,7 @@ def test_memory_format_does_not_change_the_logits_nor_the_call_its_input(name: s
 
 
 def test_the_head_averages_cells_in_any_memory_format() -> None:
-    head, x = models._GlobalHead(3, 4, cells=2), normal(5, 3, 6, 6)
+    head, x = architectures._GlobalHead(3, 4, cells=2), normal(5, 3, 6, 6)
     cells = x.reshape(5, 3, 2, 3, 2, 3).mean((3, 5)).reshape(5, 12)
     for same in (x, x.contiguous(memory_format=torch.channels_last)):
         torch.testing.assert_close(head(same), head.linear(cells))
@@ -249,7 +249,7 @@ def test_the_network_is_one_graph_for_torch_compile(name: str) -> None:
 
 
 def test_the_zero_pad_shortcut_subsamples_pads_and_has_no_parameters() -> None:
-    shortcut, x = models.ZeroPadShortcut(2, 5, stride=2), normal(3, 2, 6, 6)
+    shortcut, x = networks.ZeroPadShortcut(2, 5, stride=2), normal(3, 2, 6, 6)
     out = shortcut(x)
     assert parameter_count(shortcut) == 0
     assert out.shape == (3, 5, 3, 3)
@@ -258,10 +258,10 @@ def test_the_zero_pad_shortcut_subsamples_pads_and_has_no_parameters() -> None:
 
 
 def test_the_shortcuts_of_he_s_networks_have_no_parameters() -> None:
-    blocks = [m for m in on_meta("resnet110_he", (3, 32, 32), 10).modules() if isinstance(m, models.ResidualBlock)]
+    blocks = [m for m in on_meta("resnet110_he", (3, 32, 32), 10).modules() if isinstance(m, networks.ResidualBlock)]
     assert len(blocks) == 54
     assert [parameter_count(b.shortcut) for b in blocks] == [0] * 54
-    assert sum(isinstance(b.shortcut, models.ZeroPadShortcut) for b in blocks) == 2
+    assert sum(isinstance(b.shortcut, networks.ZeroPadShortcut) for b in blocks) == 2
 
 
 def randomise(module: nn.Module) -> None:
@@ -281,7 +281,7 @@ def in_order(module: nn.Module, kind: type) -> list[nn.Module]:
 
 @pytest.mark.parametrize(("c_in", "width", "stride"), [(4, 4, 1), (3, 6, 1), (3, 6, 2)])
 def test_the_wide_block_activates_before_it_convolves(c_in: int, width: int, stride: int) -> None:
-    block, x = models.PreActivationBlock(c_in, width, stride), normal(2, c_in, 6, 6)
+    block, x = networks.PreActivationBlock(c_in, width, stride), normal(2, c_in, 6, 6)
     randomise(block)
     norms, convs = in_order(block, nn.BatchNorm2d), in_order(block, nn.Conv2d)
     activated = norms[0](x).clamp_min(0)
@@ -293,16 +293,16 @@ def test_the_wide_block_activates_before_it_convolves(c_in: int, width: int, str
 
 def test_the_wide_block_is_the_identity_when_its_last_convolution_is_zero() -> None:
     # Signs survive only if nothing is activated after the addition, which is what pre-activation is for.
-    block, x = models.PreActivationBlock(4, 4, 1), normal(2, 4, 6, 6)
+    block, x = networks.PreActivationBlock(4, 4, 1), normal(2, 4, 6, 6)
     nn.init.zeros_(in_order(block, nn.Conv2d)[-1].weight)
     assert torch.equal(block(x), x)
-    after = models._basic_block(4, 4, 1)
+    after = architectures.basic_block(4, 4, 1)
     nn.init.zeros_(in_order(after, nn.Conv2d)[-1].weight)
     assert torch.equal(after(x), x.clamp_min(0))
 
 
 def test_only_the_wide_network_of_the_paper_is_pre_activated() -> None:
-    for name, blocks in (("wrn28_10", models.PreActivationBlock), ("wrn28_10_reference", models.ResidualBlock)):
+    for name, blocks in (("wrn28_10", networks.PreActivationBlock), ("wrn28_10_reference", networks.ResidualBlock)):
         model = on_meta(name, (3, 32, 32), 10)
         assert len(in_order(model, blocks)) == 12
         first, last = [type(m) for m in model.features][:2], [type(m) for m in model.features][-2:]
@@ -311,7 +311,7 @@ def test_only_the_wide_network_of_the_paper_is_pre_activated() -> None:
 
 
 def test_a_dense_layer_appends_to_its_input() -> None:
-    layer, x = models.DenseLayer(5, growth=3).eval(), normal(2, 5, 4, 4)
+    layer, x = networks.DenseLayer(5, growth=3).eval(), normal(2, 5, 4, 4)
     out = layer(x)
     assert out.shape == (2, 8, 4, 4)
     assert torch.equal(out[:, :5], x)
@@ -320,7 +320,7 @@ def test_a_dense_layer_appends_to_its_input() -> None:
 def test_densenet_s_widths() -> None:
     model, widths = on_meta("densenet121", (3, 32, 32), 10), []
     for module in model.features:
-        if isinstance(module, models.DenseLayer):
+        if isinstance(module, networks.DenseLayer):
             module.register_forward_hook(lambda m, args, out: widths.append((args[0].shape[1], out.shape[1])))
     model(torch.empty(2, 3, 32, 32, device="meta"))
     expected = []

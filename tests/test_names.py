@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from gence import calibration, losses, metrics, names, reports
+from gence import calibration, losses, metrics
+from gence.lab.results import names, sources
 
 
 def test_every_loss_metric_and_calibrator_has_a_name_of_its_own():
@@ -21,7 +22,7 @@ def test_every_loss_metric_and_calibrator_has_a_name_of_its_own():
 
 
 def test_the_columns_of_calibrated_records_have_names():
-    shown = [names.metric_name(column) for column in reports.calibrated_columns("cifar10", "resnet50")]
+    shown = [names.metric_name(column) for column in sources.calibrated_columns("cifar10", "resnet50")]
     assert len(set(shown)) == len(shown)
     assert "AdaECE after ATS (25 bins)" in shown
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
 import notebook_tools as nb  # noqa: E402
 
-from gence import names  # noqa: E402
+from gence.lab.results import names  # noqa: E402
 
 ALL = nb.all_notebooks()
 TRAIN = nb.NOTEBOOKS / "experiments" / "train.ipynb"
@@ -47,10 +47,10 @@ def test_the_freshness_gate_sees_code_and_forgives_prose():
     prose, code, module = copy.deepcopy(notebook), copy.deepcopy(notebook), copy.deepcopy(notebook)
     next(c for c in prose.cells if c.cell_type == "markdown").source += "\n\nA new sentence."
     nb.code_cells(code)[-1].source += "\nprint(1)"
-    module.metadata["gence"]["code"]["gence/losses.py"] = "another hash"
+    module.metadata["gence"]["code"]["gence/losses/generative.py"] = "another hash"
     assert nb.why_stale(prose) is None
     assert nb.why_stale(code) == "changed since its run: cells"
-    assert nb.why_stale(module) == "changed since its run: gence/losses.py"
+    assert nb.why_stale(module) == "changed since its run: gence/losses/generative.py"
 
 
 def test_the_freshness_gate_follows_imports_and_ignores_comments_and_docstrings():

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gence import losses, names, plots
+from gence import losses
+from gence.lab.results import names, plots
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").rglob("*.ipynb"))
 OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gence import predictions, runs, statistics
-from gence.predictions import groups_of_classes, judge, load_predictions, variants
+from gence.lab import runs
+from gence.lab.results import predictions, sources, statistics
+from gence.lab.results.predictions import groups_of_classes, judge, load_predictions, variants
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 import notebook_tools as nb
@@ -166,7 +167,7 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
 
     asked = load_predictions(file)
     assert len({item["id"] for item in asked}) == number
-    folder = predictions.reports.results_folder().parent / "workflow" / "grids"
+    folder = sources.results_folder().parent / "workflow" / "grids"
     for grid in {item["grid"] for item in asked}:
         blocks = yaml.safe_load((folder / f"{grid}.yaml").read_text())
         planned = [
@@ -278,7 +279,7 @@ def test_each_loss_gets_the_learning_rate_of_other_seeds_than_it_is_compared_on(
 @pytest.mark.claim("tuned-rates")
 def test_with_own_learning_rates_gence_errs_less_on_the_tail_in_small_batches():
     """Straight from the records: the rate with the lowest mean of 20 seeds, scipy's test on 20 others."""
-    records = predictions.reports.collected("learning_rate")
+    records = sources.collected("learning_rate")
     records = records[records["checkpoint"] == "last"]
     p_values, lower = {}, {}
     for (size, epochs), cell in records.groupby(["batch_size", "epochs"]):
@@ -309,7 +310,7 @@ def lost_classes(records: pd.DataFrame, variant: str) -> pd.Series:
 @pytest.mark.claim("lost-classes")
 def test_on_balanced_cifar100_gence_loses_classes_in_every_seed_and_cross_entropy_few():
     for grid, settings in (("minibatch_cifar", 4), ("minibatch_longer", 1)):
-        records = predictions.reports.collected(grid)
+        records = sources.collected(grid)
         records = records[records["dataset"] == "cifar100"]
         records = records.assign(variant=variants(records))
         assert records["batch_size"].nunique() == settings

@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 
 from gence import propriety
 from gence.losses import make_loss
+from gence.propriety import risk
 
 L_Q = 0.7
 EPS = 0.1
@@ -108,7 +109,7 @@ def test_ten_classes_end_in_time():
 def ticking(monkeypatch, ticks):
     """A clock that says after so many looks at it that the time is up."""
     clock = itertools.count()
-    monkeypatch.setattr(propriety, "time", SimpleNamespace(monotonic=lambda: 0.0 if next(clock) < ticks else 1e9))
+    monkeypatch.setattr(risk, "time", SimpleNamespace(monotonic=lambda: 0.0 if next(clock) < ticks else 1e9))
 
 
 @pytest.mark.parametrize("ticks", [3, 10, 60])
@@ -134,7 +135,7 @@ def test_a_counterexample_stands_when_time_is_up(monkeypatch):
 def test_tables_of_one_shape_are_searched_together_as_each_alone():
     """Shapes of 3 tables of 6 rows, 2 of 9, in the order of their first."""
     loss, beliefs = make_loss("gence"), [tables(n, 3, i) for i, n in enumerate((6, 9, 6, 9, 6))]
-    found, finished = propriety._search(loss, beliefs, 2, 0, 1e9, False)
+    found, finished = risk._search(loss, beliefs, 2, 0, 1e9, False)
     assert finished and [len(f.belief) for f in found] == [6, 6, 6, 9, 9]
     for one in found:
         alone = propriety.find_minimisers(loss, one.belief, n_starts=2)
@@ -145,12 +146,12 @@ def test_tables_of_one_shape_are_searched_together_as_each_alone():
 def test_the_bar_shows_all_starts_and_only_after_five_seconds(monkeypatch):
     bars = []
 
-    class Bar(propriety.tqdm):
+    class Bar(risk.tqdm):
         def __init__(self, **options):
             bars.append((self, options))
             super().__init__(**options | {"file": io.StringIO()})
 
-    monkeypatch.setattr(propriety, "tqdm", Bar)
+    monkeypatch.setattr(risk, "tqdm", Bar)
     for progress in (True, False):
         propriety.is_strictly_proper(make_loss("gence"), 2, n_starts=2, n_beliefs=8, progress=progress)
     (shown, options), (_, silent) = bars

@@ -10,59 +10,61 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from gence import calibration, losses, metrics, models, reports, runs
+from gence import calibration, losses, metrics
+from gence.lab import networks, runs
+from gence.lab.results import sources, tables
 
 GRID = {"fixed": {"tier": "smoke", "n_per_class": 5, "seeds": [3, 4]}, "vary": {"loss": ["ce", "gence"]}}
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    return reports.train_grid(GRID, tmp_path_factory.mktemp("runs"), progress=False)
+    return sources.train_grid(GRID, tmp_path_factory.mktemp("runs"), progress=False)
 
 
 def test_the_papers_tables_are_whole():
     """Cells of a table: settings times losses (times metrics, or numbers of bins)."""
     expected = {1: 77, 2: 77, 3: 56, 4: 56, 5: 56, 6: 14, 7: 77, 8: 77, 9: 24, 10: 105}
-    assert {number: len(reports.paper_cells(number)) for number in expected} == expected
+    assert {number: len(sources.paper_cells(number)) for number in expected} == expected
     for number in expected:
-        assert set(reports.paper_cells(number)["reading"]) <= {"printed", "repaired", "uncertain"}
+        assert set(sources.paper_cells(number)["reading"]) <= {"printed", "repaired", "uncertain"}
 
 
 def test_the_papers_cells_are_those_that_the_ledger_counts():
     """Claims A1 and B10 of the paper, counted anew: lowest error in 8 of 11; ATS lowers the ECE in 69 of 77 cells."""
-    error = reports.paper_cells(1).pivot(index=["dataset", "model"], columns="loss", values="mean")
+    error = sources.paper_cells(1).pivot(index=["dataset", "model"], columns="loss", values="mean")
     assert (error.idxmin(axis=1) == "GenCE").sum() == 8
-    ece = reports.paper_cells(2)
+    ece = sources.paper_cells(2)
     assert (ece["mean"] < ece["before_ats"]).sum() == 69
 
 
 def test_a_table_or_column_that_is_not_there():
     with pytest.raises(ValueError, match="tables 1 to 10, but got 11"):
-        reports.paper_cells(11)
+        sources.paper_cells(11)
     with pytest.raises(ValueError, match=r"no 'los'\. It has: table, dataset"):
-        reports.paper_cells(1, los="CE")
+        sources.paper_cells(1, los="CE")
 
 
 def test_the_papers_names_are_names_here():
-    assert set(reports.PAPER_NAMES["loss"]) <= set(losses.loss_names())
-    assert set(reports.PAPER_NAMES["model"]) <= set(models.model_names())
-    assert set(reports.PAPER_NAMES["metric"]) <= set(metrics.METRICS)
+    assert set(sources.PAPER_NAMES["loss"]) <= set(losses.loss_names())
+    assert set(sources.PAPER_NAMES["model"]) <= set(networks.model_names())
+    assert set(sources.PAPER_NAMES["metric"]) <= set(metrics.METRICS)
     for kind, numbers in (("dataset", (1, 2, 7, 8)), ("model", (1, 2, 3)), ("loss", (1, 9))):
-        printed = set().union(*(reports.paper_cells(number)[kind] for number in numbers)) - {"CIFAR-10-LT"}
-        assert printed == set(reports.PAPER_NAMES[kind].values())
+        printed = set().union(*(sources.paper_cells(number)[kind] for number in numbers)) - {"CIFAR-10-LT"}
+        assert printed == set(sources.PAPER_NAMES[kind].values())
 
 
 def test_a_grid_is_trained_once_and_read_alone(tmp_path):
-    first = reports.train_grid(GRID, tmp_path, progress=False)
-    other = reports.train_grid({**GRID, "vary": {"loss": ["brier"]}}, tmp_path, progress=False)
+    first = sources.train_grid(GRID, tmp_path, progress=False)
+    other = sources.train_grid({**GRID, "vary": {"loss": ["brier"]}}, tmp_path, progress=False)
     assert len(first) == 2 * 2 * 2
     assert set(other["loss"]) == {"brier"}
-    again = reports.train_grid(GRID, tmp_path, progress=False)
+    again = sources.train_grid(GRID, tmp_path, progress=False)
     pd.testing.assert_frame_equal(first, again)
 
 
 def test_recalibration_is_that_of_the_kept_logits(records):
-    table = reports.recalibrate(records, ["none", "temperature"], n_bins=20)
+    table = sources.recalibrate(records, ["none", "temperature"], n_bins=20)
     assert len(table) == 2 * len(records)
     row = table[(table.calibrator == "temperature") & (table.checkpoint == "last")].iloc[0]
     with np.load(row.path.replace(".json", ".npz")) as kept:
@@ -77,10 +79,10 @@ def test_recalibration_is_that_of_the_kept_logits(records):
 
 
 def test_a_calibrator_of_ones_own_and_an_unknown_one(records):
-    table = reports.recalibrate(records.head(1), {"mine": calibration.Uncalibrated})
+    table = sources.recalibrate(records.head(1), {"mine": calibration.Uncalibrated})
     assert table["calibrator"].tolist() == ["mine"]
     with pytest.raises(ValueError, match="unknown calibrator 'temprature'; did you mean 'temperature'"):
-        reports.recalibrate(records, ["temprature"])
+        sources.recalibrate(records, ["temprature"])
 
 
 def test_a_calibrator_without_an_optimum_is_marked(records, tmp_path):
@@ -90,14 +92,14 @@ def test_a_calibrator_without_an_optimum_is_marked(records, tmp_path):
     z = 5 * np.eye(10)
     np.savez(path.with_suffix(".npz"), last_val=z, last_test=z, y_val=np.arange(10), y_test=np.arange(10))
     record["path"] = str(path)
-    assert reports.recalibrate(record, ["none", "temperature"])["converged"].tolist() == [True, False]
+    assert sources.recalibrate(record, ["none", "temperature"])["converged"].tolist() == [True, False]
 
 
 def test_the_columns_after_calibration_are_those_of_the_papers_settings(records):
     """20 bins for the calibration errors, 15 for ATS, one temperature by NLL: written out."""
     part = records[records["loss"] == "ce"]
-    table = reports.calibrated(part)
-    assert table.columns.tolist() == ["identity", "seed", "checkpoint", *reports.calibrated_columns("digits", "mlp")]
+    table = sources.calibrated(part)
+    assert table.columns.tolist() == ["identity", "seed", "checkpoint", *sources.calibrated_columns("digits", "mlp")]
     assert len(table) == len(part)
     for row, record in zip(table.to_dict("records"), part.to_dict("records"), strict=True):
         assert [row[name] for name in ("identity", "seed", "checkpoint")] == [
@@ -123,14 +125,14 @@ def test_the_columns_after_calibration_are_those_of_the_papers_settings(records)
 
 
 def test_other_numbers_of_ats_bins_belong_to_the_network_of_table_10():
-    assert not [name for name in reports.calibrated_columns("cifar100", "resnet50") if name[3:4].isdigit()]
-    starts = {name.split("_")[0] for name in reports.calibrated_columns("cifar10", "resnet50")}
+    assert not [name for name in sources.calibrated_columns("cifar100", "resnet50") if name[3:4].isdigit()]
+    starts = {name.split("_")[0] for name in sources.calibrated_columns("cifar10", "resnet50")}
     assert starts == {"raw", "ts", "ats", "ats5", "ats10", "ats20", "ats25"}
 
 
 def test_records_of_two_networks_are_not_calibrated_together(records):
     with pytest.raises(ValueError, match="one data set and network"):
-        reports.calibrated(records.assign(model=["mlp", "linear"] * (len(records) // 2)))
+        sources.calibrated(records.assign(model=["mlp", "linear"] * (len(records) // 2)))
 
 
 def full_tier(loss: str, error: float, seed: int, **more) -> dict:
@@ -149,22 +151,22 @@ def test_ours_stand_beside_the_papers_only_where_the_setting_is_the_same():
             full_tier("ce", 0.07, 1),
         ]
     )
-    table = reports.beside_paper(reports.paper_cells(1, dataset="CIFAR-10", model="ResNet-50"), ours)
+    table = tables.beside_paper(sources.paper_cells(1, dataset="CIFAR-10", model="ResNet-50"), ours)
     found = table.set_index("loss")
     assert found.loc["GenCE", "ours"] == "5.00 (1.41)"
     assert found.loc["GenCE", "n"] == 2
     assert found.loc["CE", "ours"] == "7.00"
-    assert found.loc["Brier", "ours"] == reports.NOT_RUN
-    printed = reports.paper_cells(1, dataset="CIFAR-10", model="ResNet-50", loss="CE").iloc[0]
+    assert found.loc["Brier", "ours"] == tables.NOT_RUN
+    printed = sources.paper_cells(1, dataset="CIFAR-10", model="ResNet-50", loss="CE").iloc[0]
     assert found.loc["CE", "paper"] == f"{printed['mean']:.2f} ({printed['std']:.2f})"
 
 
 def test_uncertain_readings_are_marked_and_metrics_not_mixed():
-    cells = reports.paper_cells(1)
-    table = reports.beside_paper(cells, pd.DataFrame())
+    cells = sources.paper_cells(1)
+    table = tables.beside_paper(cells, pd.DataFrame())
     assert (table["paper"].str.endswith(" ?")).sum() == (cells["reading"] == "uncertain").sum() > 0
     with pytest.raises(ValueError, match="one metric"):
-        reports.beside_paper(reports.paper_cells(9), pd.DataFrame())
+        tables.beside_paper(sources.paper_cells(9), pd.DataFrame())
 
 
 # One value for each column, so that a cell says which column it came from.
@@ -179,8 +181,8 @@ SIGNS = {
 
 def ours_beside(number: int, ours: dict, **where) -> list[str]:
     by = ("rho", "model", "loss") if number in (3, 4) else ("dataset", "model", "loss")
-    cells = reports.paper_cells(number, model="ResNet-50", loss="GenCE", **where)
-    return reports.beside_paper(cells, pd.DataFrame([ours]), by=by)["ours"].tolist()
+    cells = sources.paper_cells(number, model="ResNet-50", loss="GenCE", **where)
+    return tables.beside_paper(cells, pd.DataFrame([ours]), by=by)["ours"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -199,8 +201,8 @@ def ours_beside(number: int, ours: dict, **where) -> list[str]:
         (10, {"metric": "ECE", "ats_bins": 15}, "13.00"),
         (10, {"metric": "ECE", "ats_bins": 5}, "16.00"),
         (10, {"metric": "ClasswiseECE", "ats_bins": 5}, "18.00"),
-        (10, {"metric": "ECE", "ats_bins": 25}, reports.NOT_RUN),
-        (6, {}, reports.NOT_RUN),
+        (10, {"metric": "ECE", "ats_bins": 25}, tables.NOT_RUN),
+        (6, {}, tables.NOT_RUN),
     ],
 )
 def test_a_cell_stands_beside_the_column_that_measures_the_same(number, where, expected):
@@ -214,17 +216,17 @@ def test_a_cell_stands_beside_the_column_that_measures_the_same(number, where, e
 def test_a_raw_value_never_stands_in_a_cell_after_ats(number):
     """Records that were not calibrated: whatever the paper states after ATS stays empty."""
     raw = {name: value for name, value in SIGNS.items() if not name.startswith(("ats", "ts"))}
-    cells = reports.paper_cells(number)
+    cells = sources.paper_cells(number)
     names = {
-        theirs: name for kind in ("dataset", "model", "loss") for name, theirs in reports.PAPER_NAMES[kind].items()
+        theirs: name for kind in ("dataset", "model", "loss") for name, theirs in sources.PAPER_NAMES[kind].items()
     }
     checked = 0
     for _, group in cells[cells["metric"] != "test_error"].groupby("metric"):
         ours = group.assign(tier="full", checkpoint="last", **raw)
         for kind in ("dataset", "model", "loss"):
             ours[kind] = [names.get(value, value) for value in ours[kind]]
-        assert set(reports.beside_paper(group, ours)["ours"]) == {reports.NOT_RUN}
-        filled = reports.beside_paper(group, ours.assign(**SIGNS))
+        assert set(tables.beside_paper(group, ours)["ours"]) == {tables.NOT_RUN}
+        filled = tables.beside_paper(group, ours.assign(**SIGNS))
         assert "not run" not in set(filled.loc[(group["ats_bins"] == 15).to_numpy(), "ours"]), (
             "else this checks nothing"
         )
@@ -233,16 +235,16 @@ def test_a_raw_value_never_stands_in_a_cell_after_ats(number):
 
 
 def test_a_cell_before_ats_stands_beside_our_raw_value_with_the_papers_bins():
-    cells = reports.paper_cells(2, dataset="CIFAR-10", model="ResNet-50", loss="GenCE")
+    cells = sources.paper_cells(2, dataset="CIFAR-10", model="ResNet-50", loss="GenCE")
     before = cells.assign(mean=cells["before_ats"], std=np.nan, ats_bins=np.nan)
     ours = pd.DataFrame([full_tier("gence", 0.01, 1) | SIGNS])
-    assert reports.beside_paper(before, ours)["ours"].tolist() == ["5.00"]
+    assert tables.beside_paper(before, ours)["ours"].tolist() == ["5.00"]
 
 
 def test_only_runs_that_have_the_value_are_counted():
-    cells = reports.paper_cells(2, dataset="CIFAR-10", model="ResNet-50", loss="GenCE")
+    cells = sources.paper_cells(2, dataset="CIFAR-10", model="ResNet-50", loss="GenCE")
     ours = pd.DataFrame([full_tier("gence", 0.01, seed, ats_ece=value) for seed, value in ((1, 0.02), (2, np.nan))])
-    table = reports.beside_paper(cells, ours)
+    table = tables.beside_paper(cells, ours)
     assert (table["ours"][0], table["n"][0]) == ("2.00", 1)
 
 
@@ -262,25 +264,25 @@ def test_an_ood_cell_stands_beside_the_same_foreign_images_and_score():
             full_tier("gence", 0.01, 4, foreign_scores=scores(0.5), dataset="cifar100"),
         ]
     )
-    table = reports.beside_paper(reports.paper_cells(5, model="ResNet-50", loss="GenCE"), ours).set_index("dataset")
+    table = tables.beside_paper(sources.paper_cells(5, model="ResNet-50", loss="GenCE"), ours).set_index("dataset")
     assert tuple(table.loc["SVHN", ["ours", "n"]]) == ("94.00 (1.41)", 2)
-    assert table.drop("SVHN")["ours"].tolist() == [reports.NOT_RUN]
-    without = reports.paper_cells(5, loss="GenCE")
-    assert set(reports.beside_paper(without, pd.DataFrame([full_tier("gence", 0.01, 1)]))["ours"]) == {reports.NOT_RUN}
+    assert table.drop("SVHN")["ours"].tolist() == [tables.NOT_RUN]
+    without = sources.paper_cells(5, loss="GenCE")
+    assert set(tables.beside_paper(without, pd.DataFrame([full_tier("gence", 0.01, 1)]))["ours"]) == {tables.NOT_RUN}
 
 
 def test_the_foreign_images_of_the_paper_are_those_of_the_grid_and_its_score_one_of_ours():
-    assert set(reports.paper_cells(5)["dataset"]) == set(reports.PAPER_NAMES["foreign"].values())
-    assert reports.OOD_SCORE in metrics.OOD_SCORES
-    assert runs.RunParameters.of(dataset="cifar10", foreign=list(reports.PAPER_NAMES["foreign"])).foreign
+    assert set(sources.paper_cells(5)["dataset"]) == set(sources.PAPER_NAMES["foreign"].values())
+    assert tables.OOD_SCORE in metrics.OOD_SCORES
+    assert runs.RunParameters.of(dataset="cifar10", foreign=list(sources.PAPER_NAMES["foreign"])).foreign
 
 
 def test_collected_results_are_read_where_they_are(tmp_path, monkeypatch):
     (tmp_path / "paper").mkdir()
-    monkeypatch.setattr(reports, "results_folder", lambda: tmp_path)
-    assert reports.collected("main").empty
+    monkeypatch.setattr(sources, "results_folder", lambda: tmp_path)
+    assert sources.collected("main").empty
     pd.DataFrame([full_tier("ce", 0.1, 0)]).to_csv(tmp_path / "main.csv", index=False)
-    assert math.isclose(reports.collected("main")["error"].iloc[0], 0.1)
+    assert math.isclose(sources.collected("main")["error"].iloc[0], 0.1)
     nested = {
         "loss_options": {"strength": 0.5},
         "recipe_options": {},
@@ -289,14 +291,14 @@ def test_collected_results_are_read_where_they_are(tmp_path, monkeypatch):
         "foreign_scores": {"svhn": {"entropy": {"auroc": 0.9}}},
         "batch_sizes": {"16": 3, "2": 1},
     }
-    assert set(nested) == set(reports.NESTED)
+    assert set(nested) == set(sources.NESTED)
     as_text = {name: json.dumps(value) for name, value in nested.items()}
     pd.DataFrame([full_tier("ce", 0.1, 0) | as_text]).to_csv(tmp_path / "nested.csv", index=False)
-    assert reports.collected("nested")[list(nested)].iloc[0].to_dict() == nested
-    monkeypatch.setattr(reports, "results_folder", lambda: None)
-    assert reports.collected("main").empty
+    assert sources.collected("nested")[list(nested)].iloc[0].to_dict() == nested
+    monkeypatch.setattr(sources, "results_folder", lambda: None)
+    assert sources.collected("main").empty
     with pytest.raises(FileNotFoundError, match="clone it"):
-        reports.paper_cells(1)
+        sources.paper_cells(1)
 
 
 def test_the_records_of_a_grid_come_from_runs(records):
@@ -310,26 +312,26 @@ def test_not_run_is_said_once():
         {"data": "B", "net": "x", "s = 1": "not run", "s = 2": "not run"},
         {"data": "B", "net": "y", "s = 1": "not run", "s = 2": "-"},
     ]
-    text = reports.markdown(rows, labels=["data", "net"]).data
+    text = tables.markdown(rows, labels=["data", "net"]).data
     assert "not run" not in text and text.count("Not run") == 1
     assert [line.split("|")[1].strip() for line in text.splitlines()[2:4]] == ["A", "A"]
     assert text.endswith("Not run: 5 of 7 cells (all of B; and those with –).")
-    assert reports.markdown(rows[:1]).data.endswith("Not run: 1 of 2 cells (all of s = 2).")
+    assert tables.markdown(rows[:1]).data.endswith("Not run: 1 of 2 cells (all of s = 2).")
 
 
 def test_a_table_without_any_run_is_one_sentence():
     rows = [{"data": name, "error": "not run", "ece": "not run"} for name in "AB"]
-    assert reports.markdown(rows).data == "Not run: 4 of 4 cells (all of A, B)."
+    assert tables.markdown(rows).data == "Not run: 4 of 4 cells (all of A, B)."
 
 
 def test_the_papers_cells_stay_where_ours_were_not_run():
-    table = reports.beside_paper(reports.paper_cells(1, dataset="CIFAR-10"), pd.DataFrame())
-    text = reports.markdown(table, labels=["dataset", "model", "loss"]).data
+    table = tables.beside_paper(sources.paper_cells(1, dataset="CIFAR-10"), pd.DataFrame())
+    text = tables.markdown(table, labels=["dataset", "model", "loss"]).data
     assert len([line for line in text.splitlines() if line.startswith("| CIFAR-10")]) == len(table)
     assert "ours" not in text.split("Not run")[0] and f"Not run: {len(table)} of" in text
 
 
 def test_rows_named_by_the_index_are_named_in_the_sentence():
     table = pd.DataFrame({"CE": ["1.0", "not run"], "GenCE": ["2.0", "not run"]}, index=["paper", "ours"])
-    text = reports.markdown(table, index=True).data
+    text = tables.markdown(table, index=True).data
     assert text.endswith("Not run: 2 of 4 cells (all of ours).") and "| paper" in text

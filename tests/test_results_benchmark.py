@@ -11,11 +11,12 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from gence import metrics, reports, statistics
-from gence.data import load_splits
+from gence import metrics
+from gence.lab.data import load_splits
+from gence.lab.networks import make_model
+from gence.lab.results import sources, statistics
+from gence.lab.training import Recipe, train, train_many
 from gence.losses import cross_entropy, generative_cross_entropy, make_loss
-from gence.models import make_model
-from gence.training import Recipe, train, train_many
 
 LOSSES = ["CE", "Brier", "MMCE", "FLSD", "DFL", "AFL", "GenCE"]
 FOCAL = ["FLSD", "DFL", "AFL"]
@@ -23,7 +24,7 @@ FOCAL = ["FLSD", "DFL", "AFL"]
 
 def printed(number: int, column: str = "mean"):
     """Setting x loss."""
-    return reports.paper_cells(number).pivot(index=["dataset", "model"], columns="loss", values=column)[LOSSES]
+    return sources.paper_cells(number).pivot(index=["dataset", "model"], columns="loss", values=column)[LOSSES]
 
 
 @pytest.mark.claim("A1", "A2", "A3", "A6", "A7")

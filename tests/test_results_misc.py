@@ -13,19 +13,20 @@ import torch
 from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gence import data, reports, statistics
+from gence.lab import data
+from gence.lab.results import sources, statistics
 from gence.losses import cross_entropy, generative_cross_entropy
 
 SMALL = {"dataset": "digits", "model": "mlp", "n_per_class": 5, "batch_size": 16, "epochs": 40, "seeds": [0, 1, 2]}
 
 
 def last(tmp_path, **changes):
-    records = reports.train_grid({"fixed": SMALL | changes}, tmp_path, progress=False)
+    records = sources.train_grid({"fixed": SMALL | changes}, tmp_path, progress=False)
     return records[records.checkpoint == "last"]
 
 
 def ratios(loss):
-    cells = reports.paper_cells(6).set_index(["loss", "model"])["mean"]
+    cells = sources.paper_cells(6).set_index(["loss", "model"])["mean"]
     return (cells[loss] / cells["CE"]).round(3).to_dict()
 
 
@@ -37,13 +38,13 @@ def test_the_printed_time_of_gence_is_that_of_ce():
 @pytest.mark.claim("E2")
 def test_the_printed_time_of_afl_is_the_longest():
     assert ratios("AFL") == {"ResNet-50": 1.14, "Wide-ResNet": 1.066}
-    cells = reports.paper_cells(6)
+    cells = sources.paper_cells(6)
     assert set(cells.loc[cells.groupby("model")["mean"].idxmax(), "loss"]) == {"AFL"}
 
 
 @pytest.mark.claim("loss-share")
 def test_the_losses_of_table_6_are_a_small_share_of_a_step():
-    record = json.loads((reports.results_folder() / "benchmarks" / "losses-cpu.json").read_text(encoding="utf-8"))
+    record = json.loads((sources.results_folder() / "benchmarks" / "losses-cpu.json").read_text(encoding="utf-8"))
     table = [r for r in record["rows"] if (r["mode"], r["n"], r["k"]) == ("eager", 128, 10)]
     extra = [
         r["extra_us"] for r in table if r["loss"] in ("brier", "mmce_w", "flsd_53", "dual_focal", "adafocal", "gence")
@@ -90,7 +91,7 @@ def test_the_column_sums_cost_a_constant_number_of_passes_over_the_batch_and_not
 @pytest.mark.claim("F1")
 def test_the_printed_hybrid_does_not_improve_on_afl():
     """As Appendix C words it. Welch's test written out; lower after Holm's correction over the page's 12 is nothing."""
-    cells = reports.paper_cells(9).set_index(["metric", "model", "loss"]).sort_index()
+    cells = sources.paper_cells(9).set_index(["metric", "model", "loss"]).sort_index()
     p, difference = {}, {}
     for metric, model, parent in itertools.product(
         ("test_error", "ECE", "AdaECE"), ("ResNet-50", "ResNet-110"), ("AFL", "GenCE")
@@ -121,9 +122,9 @@ def test_five_runs_do_not_survive_a_correction_for_two_comparisons():
 
 @pytest.mark.claim("F4")
 def test_the_five_runs_of_table_9_are_not_better_calibrated_than_the_ten():
-    five = reports.paper_cells(9).set_index(["metric", "model", "loss"])["mean"]
+    five = sources.paper_cells(9).set_index(["metric", "model", "loss"])["mean"]
     for metric, table in (("test_error", 1), ("ECE", 2), ("AdaECE", 7)):
-        ten = reports.paper_cells(table, dataset="Tiny-ImageNet").set_index(["metric", "model", "loss"])["mean"]
+        ten = sources.paper_cells(table, dataset="Tiny-ImageNet").set_index(["metric", "model", "loss"])["mean"]
         for model in ("ResNet-50", "ResNet-110"):
             for loss in ("AFL", "GenCE"):
                 shift = round(five[metric, model, loss] - ten[metric, model, loss], 2)
@@ -134,8 +135,8 @@ def test_the_five_runs_of_table_9_are_not_better_calibrated_than_the_ten():
 @pytest.mark.claim("F3")
 def test_the_rows_with_15_bins_repeat_other_tables():
     for metric, table in (("ECE", 2), ("AdaECE", 7), ("ClasswiseECE", 8)):
-        bins = reports.paper_cells(10, metric=metric, ats_bins=15).set_index("loss")["mean"]
-        other = reports.paper_cells(table, dataset="CIFAR-10", model="ResNet-50").set_index("loss")["mean"]
+        bins = sources.paper_cells(10, metric=metric, ats_bins=15).set_index("loss")["mean"]
+        other = sources.paper_cells(table, dataset="CIFAR-10", model="ResNet-50").set_index("loss")["mean"]
         assert len(bins) == 7
         assert (bins == other[bins.index]).all()
 
@@ -158,7 +159,7 @@ def test_entropy_makes_bold_one_temperature_repairs_min_ent_and_learned_weights_
     for arm, metric in (("min", "nll"), ("mix", "nll"), ("mix", "ece")):
         found = statistics.compare(raw["ce"][metric], raw[arm][metric])
         assert found["side"] == 1 and found["p"] < 0.01, (arm, metric)
-    after = {arm: reports.recalibrate(trained[arm], ["temperature"]).set_index("seed").nll for arm in ("ce", "min")}
+    after = {arm: sources.recalibrate(trained[arm], ["temperature"]).set_index("seed").nll for arm in ("ce", "min")}
     assert statistics.compare(after["ce"], after["min"], margin=0.01)["p_equivalence"] < 0.05
     assert raw["ce"].train_error.max() < 0.1
     for loss in ("min_ent", "mix_ent"):
@@ -197,7 +198,7 @@ def test_more_bins_of_ats_are_worse_on_average_and_never_shown_to_be_better(tmp_
     rows, rise = [], []
     for loss in ("ce", "gence", "brier", "flsd_53"):
         records = last(tmp_path / loss, loss=loss, seeds=list(range(600, 612)))
-        after = reports.recalibrate(records, rules, n_bins=20)
+        after = sources.recalibrate(records, rules, n_bins=20)
         for metric in ("ece", "adaece", "classwise_ece"):
             values = after.pivot(index="seed", columns="calibrator", values=metric)
             for few, many in (("5", "15"), ("10", "15"), ("15", "20"), ("15", "25"), ("5", "25")):

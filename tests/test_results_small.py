@@ -10,13 +10,14 @@ from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
-from gence import generative_cross_entropy, metrics, reports, statistics
+from gence import generative_cross_entropy, metrics
+from gence.lab.results import sources, statistics
 
 SCANS, RUNS = 108, 10
 
 
 def errors():
-    return reports.paper_cells(1, dataset="AV1451").set_index("loss")
+    return sources.paper_cells(1, dataset="AV1451").set_index("loss")
 
 
 @pytest.mark.claim("H1")
@@ -82,7 +83,7 @@ def test_a_calibrated_model_measures_more_than_half_of_the_printed_calibration_e
         p = rng.dirichlet(np.full(3, 0.85), size=n)
         y = np.array([rng.choice(3, p=row) for row in p]) if n == SCANS else (p.cumsum(1) < rng.random((n, 1))).sum(1)
         values.append(100 * metric(p, np.minimum(y, 2), 20))
-    assert np.mean(small) > 0.5 * reports.paper_cells(table, dataset="AV1451")["before_ats"].mean()
+    assert np.mean(small) > 0.5 * sources.paper_cells(table, dataset="AV1451")["before_ats"].mean()
     assert np.mean(large) < 3
 
 
@@ -127,7 +128,7 @@ def test_late_in_training_the_share_one_minus_s_of_the_push_on_absent_classes_is
 
 def small_run(tmp_path, **settings) -> pd.DataFrame:
     """The records of an MLP on the digits at the end of a short training."""
-    records = reports.train_grid({"fixed": settings}, tmp_path, progress=False)
+    records = sources.train_grid({"fixed": settings}, tmp_path, progress=False)
     return records[records.checkpoint == "last"].set_index("seed")
 
 
@@ -174,8 +175,8 @@ def test_on_the_stand_in_ats_raises_the_nll_of_five_losses_and_gence_against_ce_
     """Other seeds than on the page; an interval of 20 splits with this spread is set against the page's margin."""
     fixed = {"dataset": "av1451_synthetic", "batch_size": 128, "epochs": 20, "seeds": list(range(30, 42))}
     grid = {"fixed": fixed, "vary": {"loss": ["ce", "gence", "brier", "focal", "adafocal"]}}
-    records = reports.train_grid(grid, tmp_path, progress=False)
-    after = reports.recalibrate(records[records.checkpoint == "best"], ["none", "ats"], n_bins=20)
+    records = sources.train_grid(grid, tmp_path, progress=False)
+    after = sources.recalibrate(records[records.checkpoint == "best"], ["none", "ats"], n_bins=20)
     wide = after.pivot(index="seed", columns=["loss", "calibrator"])
     gap = wide["error", "gence", "none"] - wide["error", "ce", "none"]
     half = 2 * gap.std() / np.sqrt(20)

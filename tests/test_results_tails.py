@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gence import data, predictions, reports, statistics
+from gence.lab import data
+from gence.lab.results import predictions, sources, statistics
 
 # Tables 3 and 4 of the paper, in per cent. Columns: CE, Brier, MMCE, FLSD, DFL, AFL, GenCE. Rows: ResNet-50,
 # ResNet-110, Wide-ResNet, DenseNet-121, at rho = 10, then at rho = 100.
@@ -41,7 +42,7 @@ def table(text: str) -> np.ndarray:
 
 
 def stored(number: int, metric: str, column: str = "mean") -> np.ndarray:
-    cells = reports.paper_cells(number, metric=metric).set_index(["rho", "model", "loss"])[column]
+    cells = sources.paper_cells(number, metric=metric).set_index(["rho", "model", "loss"])[column]
     return np.array([[[cells[rho, model, loss] for loss in LOSSES] for model in NETWORKS] for rho in (10, 100)])
 
 
@@ -79,7 +80,7 @@ def test_gence_does_not_beat_all_baselines_everywhere():
 def trained(tmp_path, seeds: str, losses: list[str], **settings) -> pd.DataFrame:
     """The records of an MLP on the digits at the end of training, with the error of the head and of the tail."""
     grid = {"fixed": {"seeds": seeds, **settings}, "vary": {"loss": losses}}
-    records = reports.train_grid(grid, tmp_path, progress=False)
+    records = sources.train_grid(grid, tmp_path, progress=False)
     last = records[records["checkpoint"] == "last"]
     return last.join(predictions.groups_of_classes(last)).set_index("seed")
 
@@ -171,7 +172,7 @@ def test_with_scarce_labels_nll_gains_and_with_many_it_does_not(tmp_path):
 @pytest.mark.claim("scarce-error")
 def test_a_last_batch_of_two_made_the_gain_at_five_images_a_class():
     """The records of the mini-batch chapter: 60 seeds."""
-    ragged = reports.collected("ragged")
+    ragged = sources.collected("ragged")
     ragged = ragged[(ragged["checkpoint"] == "last") & (ragged["batch_size"] == 16)].set_index("seed")
     how = ragged["recipe_options"].map(lambda options: options["last_batch"])
     kept, even = (compared(ragged[how == name], "error", "gence", margin=0.005) for name in ("keep", "even"))

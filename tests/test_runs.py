@@ -10,14 +10,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from gence import data, losses, runs
-from gence.runs import (
-    ParameterError,
-    Parameters,
-    RunParameters,
-    execute,
-    expand_grid,
-)
+from gence import losses
+from gence.lab import data, runs, training
+from gence.lab.runs import ParameterError, Parameters, RunParameters, execute, expand_grid, parameters, record
+from gence.lab.training import _loop
 
 SMOKE = {"tier": "smoke", "n_per_class": 5}
 
@@ -222,14 +218,14 @@ def test_an_interrupted_seed_goes_on_from_its_checkpoint(tmp_path, pictures, mon
     whole = execute(RunParameters.of(**pictures, out=str(tmp_path / "whole")), progress=False)
     run = RunParameters.of(**pictures, out=str(tmp_path / "broken"))
     with monkeypatch.context() as patch:
-        patch.setattr(runs.training, "save_outcome", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(training, "save_outcome", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             execute(run, progress=False)
     assert [path.name for path in run.folder.rglob("*.pt")] == ["seed0000.pt"]
     steps = []
     with monkeypatch.context() as patch:
-        advance = runs.training._Loop.advance
-        patch.setattr(runs.training._Loop, "advance", lambda loop: (steps.append(loop.seeds[0]), advance(loop)))
+        advance = _loop.Loop.advance
+        patch.setattr(_loop.Loop, "advance", lambda loop: (steps.append(loop.seeds[0]), advance(loop)))
         again = execute(run, progress=False)
     assert 0 not in steps
     assert 1 in steps
@@ -324,7 +320,7 @@ def test_seeds_train_together_in_a_stack_of_features_only(monkeypatch):
     assert not RunParameters.of(dataset="cifar10").trains_together
     assert not RunParameters.of(model="small_cnn", dataset="cifar10").trains_together
     assert not RunParameters.of(loss="adafocal").trains_together
-    monkeypatch.setattr(runs, "STACKED", ())
+    monkeypatch.setattr(parameters, "STACKED", ())
     assert not RunParameters.of().trains_together
 
 
@@ -482,7 +478,7 @@ def test_foreign_images_are_content_too_and_no_copy_of_the_data_set(pictures, tm
 
 
 def test_foreign_data_that_are_absent_or_damaged_stop_a_run_before_it_trains(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_train_and_record", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(record, "_train_and_record", lambda *_: pytest.fail("it trained"))
     with pytest.raises(FileNotFoundError, match=r"'svhn' is not in .*--download svhn"):
         execute(RunParameters.of(**pictures, foreign="svhn", out=str(tmp_path)), progress=False)
     with pytest.raises(FileNotFoundError, match=r"--download cifar10_c"):

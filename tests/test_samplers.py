@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from gence import runs
-from gence.data import load_splits
+from gence.lab import runs
+from gence.lab.data import load_splits
+from gence.lab.networks import make_model
+from gence.lab.training import Recipe, train, train_many
 from gence.losses import make_loss
-from gence.models import make_model
 from gence.samplers import ClassBalancedBatchSampler, EvenBatchSampler, batch_sizes
-from gence.training import Recipe, train, train_many
 
 
 def long_tail(k: int = 7, head: int = 60) -> np.ndarray:

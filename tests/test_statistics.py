@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from gence import statistics
-from gence.statistics import compare, comparison_markdown, comparison_table, holm, signed_rank_p, with_verdict
+from gence.lab.results import statistics, wording
+from gence.lab.results.statistics import compare, comparison_table, holm, signed_rank_p, with_verdict
+from gence.lab.results.wording import comparison_markdown
 
 ALPHA = 0.05
 # Few distinct values, so that zeros and ties are the rule.
@@ -97,7 +98,7 @@ def test_equivalence_is_the_90_percent_interval_inside_the_margin(values, margin
 def test_too_few_seeds_have_no_interval_and_no_verdict(n):
     found = compare(dict.fromkeys(range(n), 0.0), dict.fromkeys(range(n), 1.0))
     assert (found["low"], found["high"]) == (-np.inf, np.inf) and found["p"] == 2.0 ** (1 - n)
-    assert "too few seeds" in statistics.difference_text(found)
+    assert "too few seeds" in wording.difference_text(found)
 
 
 def test_compare_agrees_with_arithmetic_by_hand():
@@ -341,7 +342,7 @@ def test_the_corrected_interval_without_spread_and_without_splits():
 def test_a_p_value_is_never_written_as_zero_nor_across_the_level():
     grid = np.r_[np.logspace(-9, 0, 2000), np.linspace(0.0490, 0.0510, 401), 0.0, 0.05, 1.0]
     for p in grid:
-        sign, number = statistics.p_text(p).split()
+        sign, number = wording.p_text(p).split()
         assert (float(number) < ALPHA) == (p < ALPHA) and "e" not in number
         assert (sign, number) == ("<", "0.0001") if p < 1e-4 else float(number) == pytest.approx(p, rel=0.06)
 
@@ -358,7 +359,7 @@ def test_a_table_has_no_signed_zeros_no_raw_names_and_no_p_of_zero(values, metri
     text = comparison_markdown(table, ["rho", "loss"], names=("CE", "other"))
     assert not re.search(r"[-+]0\.0+(?![0-9])|0\.0000\b(?<!< 0.0001)|nan|classwise_ece|flsd_53", text)
     mean, low, high = table.loc[0, ["difference", "low", "high"]]
-    assert (statistics.DAGGER in text) == (len(values) > 5 and not low <= mean <= high)
+    assert (wording.DAGGER in text) == (len(values) > 5 and not low <= mean <= high)
 
 
 def test_a_comparison_is_narrow_and_says_what_carries_it():

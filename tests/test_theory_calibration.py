@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gence import metrics, reports
+from gence import metrics
+from gence.lab.results import sources
 
 CALIBRATION = ("ece", "adaece", "classwise_ece")
 
@@ -187,7 +188,7 @@ def test_nine_of_the_papers_fourteen_values_on_tiny_imagenet_lie_below_the_floor
         c = rng.beta(total / 2, total / 2, 400_000)
         v = np.histogram(c, edges, weights=c * (1 - c))[0] / len(c)
         floors.append(100 * np.sqrt(2 / np.pi) * np.sqrt(v / 10_000).sum())
-    printed = reports.paper_cells(2, dataset="Tiny-ImageNet", metric="ECE")
+    printed = sources.paper_cells(2, dataset="Tiny-ImageNet", metric="ECE")
     below = printed[printed["mean"] < min(floors)]
     assert len(printed) == 14 and len(below) == 9
     assert (below["loss"] == "GenCE").sum() == 2

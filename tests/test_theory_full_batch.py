@@ -13,7 +13,8 @@ import pytest
 import torch
 from scipy.optimize import minimize, root
 
-from gence import generative_cross_entropy, reports, statistics
+from gence import generative_cross_entropy
+from gence.lab.results import sources, statistics
 
 SHAPES = [(7, 2), (12, 3), (25, 4), (40, 6), (80, 10)]
 SEEDS = range(12)
@@ -339,7 +340,7 @@ def test_averaged_over_small_batches_the_optimum_is_another():
 def test_a_perceptron_trained_on_the_full_balanced_batch_has_the_same_error_within_half_a_point(tmp_path):
     fixed = {"dataset": "digits", "n_per_class": 10, "batch_size": "full", "epochs": 300, "lr": 0.3}
     fixed |= {"weight_decay": 0.0, "recipe_options": {"checks": 1}, "seeds": "100-111"}
-    records = reports.train_grid({"fixed": fixed, "vary": {"loss": ["ce", "gence"]}}, tmp_path, progress=False)
+    records = sources.train_grid({"fixed": fixed, "vary": {"loss": ["ce", "gence"]}}, tmp_path, progress=False)
     last = records[records.checkpoint == "last"]
     assert (last.train_error == 0).all()
     table = statistics.comparison_table(last, ["error", "nll"], by=["rho"], margins={"error": 0.005})

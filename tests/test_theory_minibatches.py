@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from gence import reports
-from gence.data import load_splits
+from gence.lab.data import load_splits
+from gence.lab.networks import make_model
+from gence.lab.results import sources
+from gence.lab.training import Recipe, evaluate_outcome, train_many
 from gence.losses import generative_cross_entropy, make_loss
-from gence.models import make_model
-from gence.training import Recipe, evaluate_outcome, train_many
 
 SEEDS = range(10)
 
@@ -335,7 +335,7 @@ BATCHES = {
 
 def ragged_records():
     """Records at the end of the training, with the column `arm`."""
-    table = reports.collected("ragged")
+    table = sources.collected("ragged")
     table = table[table["checkpoint"] == "last"]
     rest = [options["last_batch"] for options in table["recipe_options"]]
     return table.assign(arm=list(zip(table["batch_size"], rest, strict=True)))

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from scipy import optimize, special, stats
 
-from gence import reports
-from gence.data import long_tail_counts
+from gence.lab.data import long_tail_counts
+from gence.lab.results import sources
 from gence.losses import TrackedGenCELoss, generative_cross_entropy, make_loss, present_class_cross_entropy
 
 SEEDS = range(5)
@@ -228,7 +228,7 @@ def test_the_logits_of_trained_networks_shift_by_about_minus_log_of_being_there(
     counts, seeds, losses = long_tail_counts(96, 50, 10), range(700, 708), ("ce", "gence", "present_class")
     fixed = {"dataset": "digits", "rho": 50, "n_per_class": 96, "batch_size": 12, "epochs": 80, "lr": 0.08}
     fixed |= {"recipe_options": {"checks": 1}, "seeds": list(seeds)}
-    records = reports.train_grid({"fixed": fixed, "vary": {"loss": list(losses)}}, tmp_path, progress=False)
+    records = sources.train_grid({"fixed": fixed, "vary": {"loss": list(losses)}}, tmp_path, progress=False)
     last = records[records.checkpoint == "last"].set_index(["loss", "seed"])
     assert last.train_error.mean() < 0.01
 

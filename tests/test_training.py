@@ -19,11 +19,9 @@ from tiny_images import digit_images, small_cnn
 from torch import Tensor, nn
 
 from gence import metrics
-from gence._steps import SPLITS, Draws, _augmented
-from gence.data import Splits, load_splits
-from gence.losses import make_loss
-from gence.models import make_model
-from gence.training import (
+from gence.lab.data import Splits, load_splits
+from gence.lab.networks import make_model
+from gence.lab.training import (
     Outcome,
     Recipe,
     evaluate_outcome,
@@ -36,6 +34,8 @@ from gence.training import (
     train,
     train_many,
 )
+from gence.lab.training._steps import SPLITS, Draws, _augmented
+from gence.losses import make_loss
 
 SEEDS = [3, 0, 11]
 
@@ -681,7 +681,7 @@ def test_batch_normalisation_equals_a_plain_loop() -> None:
 def test_evaluation_in_batches_equals_evaluation_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run = functools.partial(train, small_cnn(dtype=torch.float64), digit_images(), make_loss("ce"), Recipe(epochs=2), 0)
     at_once = run()
-    monkeypatch.setattr("gence._steps.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("gence.lab.training._steps.EVALUATION_BATCH", 7)
     assert_same(run(), at_once)
 
 
@@ -882,7 +882,7 @@ def test_a_loss_whose_reduction_does_not_fit(loss: dict, recipe: Recipe) -> None
     ],
 )
 def test_what_only_one_network_can_do_is_refused_for_many(model, loss: str, recipe: Recipe, what: str) -> None:
-    with pytest.raises(ValueError, match=f"train_many cannot do this: {what}.*gence.training.train"):
+    with pytest.raises(ValueError, match=f"train_many cannot do this: {what}.*gence.lab.training.train"):
         train_many([model], [digit_images()], make_loss(loss), recipe, [0], progress=False)
 
 

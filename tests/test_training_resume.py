@@ -22,9 +22,9 @@ from tiny_images import digit_images, small_cnn
 from torch import Tensor, nn
 from training_worker import RECIPE, train_slowly
 
-from gence import checkpoints, training
+from gence.lab import training
+from gence.lab.training import Outcome, Recipe, _steps, checkpoints, load_network, load_outcome, train
 from gence.losses import make_loss
-from gence.training import Outcome, Recipe, load_network, load_outcome, train
 
 # 50 images: 4 steps in an epoch, 48 in all; more than one check, and batches of two sizes.
 SHORT = Recipe(
@@ -48,15 +48,15 @@ class StopsAt:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         self.left = steps
-        self.really = training.Single.losses
+        self.really = _steps.Single.losses
 
-        def losses(nets: training.Single, batch: training.Drawn) -> tuple[Tensor, Tensor]:
+        def losses(nets: _steps.Single, batch: training.Drawn) -> tuple[Tensor, Tensor]:
             self.left -= 1
             if self.left < 0:
                 raise Killed
             return self.really(nets, batch)
 
-        monkeypatch.setattr(training.Single, "losses", losses)
+        monkeypatch.setattr(_steps.Single, "losses", losses)
 
 
 def run(
@@ -297,7 +297,7 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     """Each process is killed by the system while it computes or writes; the eleventh ends bit-equal."""
     context = multiprocessing.get_context("forkserver")
     # What takes long is imported once, not in every process.
-    context.set_forkserver_preload(["pytest", "sklearn.datasets", "torch._dynamo", "gence.training"])
+    context.set_forkserver_preload(["pytest", "sklearn.datasets", "torch._dynamo", "gence.lab.training"])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = context.Process(target=train_slowly, args=(whole, 0.0, None))
     undisturbed.start()

@@ -28,8 +28,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from gence import _files, losses, reports, runs
-from gence.runs import ParameterError, RunParameters
+from gence import losses
+from gence.lab import _files, runs
+from gence.lab.results import sources
+from gence.lab.runs import ParameterError, RunParameters, parameters, record
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -185,7 +187,7 @@ def test_a_list_of_grids_is_the_runs_of_all_and_no_run_twice(tmp_path):
 def test_seeds_of_a_small_network_stay_together_and_those_of_a_large_one_are_shared_out(monkeypatch):
     run = RunParameters.of(seeds="1-10")
     assert [job.run.seeds for job in sweep.jobs_of(run, 4)] == [tuple(range(1, 11))]
-    monkeypatch.setattr(runs, "STACKED", ())
+    monkeypatch.setattr(parameters, "STACKED", ())
     jobs = sweep.jobs_of(run, 4)
     assert [job.run.seeds_text for job in jobs] == ["1-4", "5-8", "9-10"]
     assert {job.run.identity for job in jobs} == {run.identity}
@@ -195,7 +197,7 @@ def test_seeds_of_a_small_network_stay_together_and_those_of_a_large_one_are_sha
     image = RunParameters.of(seeds="1-10", dataset="cifar10")
     assert len(sweep.jobs_of(image, 5)) == 2, "the same network trains seed by seed on images"
     smoke = RunParameters.of(seeds="1-10", tier="smoke")
-    monkeypatch.setattr(runs, "STACKED", ())
+    monkeypatch.setattr(parameters, "STACKED", ())
     assert [job.run.seeds for job in sweep.jobs_of(smoke, 1)] == [(1,), (2,)]
 
 
@@ -210,7 +212,7 @@ def test_reading_what_a_job_needs_does_not_wait_for_torch():
 
 def test_jobs_of_one_run_train_at_the_same_time(tmp_path, monkeypatch):
     both_inside = threading.Barrier(2, timeout=2)
-    monkeypatch.setattr(runs, "_train_and_record", lambda *_: both_inside.wait())
+    monkeypatch.setattr(record, "_train_and_record", lambda *_: both_inside.wait())
     parts = [RunParameters.of(seeds=[seed], out=str(tmp_path)) for seed in (0, 1)]
     with ThreadPoolExecutor(2) as pool:
         for started in [pool.submit(runs.execute, part, progress=False) for part in parts]:
@@ -221,7 +223,7 @@ def test_a_job_asks_for_more_at_each_attempt_and_for_time_by_its_seeds(monkeypat
     (job,) = sweep.jobs_of(RunParameters.of(tier="full", seeds=10, device="cuda:1"))
     assert (job.memory_mb(2), job.minutes(3)) == (2 * job.memory_mb(1), 3 * job.minutes(1))
     together = job.minutes()
-    monkeypatch.setattr(runs, "STACKED", ())
+    monkeypatch.setattr(parameters, "STACKED", ())
     (job,) = sweep.jobs_of(RunParameters.of(tier="full", seeds=10, device="cuda:1"))
     assert job.minutes() == 10 * together
 
@@ -442,16 +444,16 @@ def test_collecting_adds_what_calibration_gives_with_the_papers_bins(recorded, t
     target = tmp_path / "small.csv"
     sweep.collect(recorded, target)
     table = pd.read_csv(target).set_index(sweep.KEY)
-    columns = reports.calibrated_columns("digits", "mlp")
+    columns = sources.calibrated_columns("digits", "mlp")
     assert list(table.columns[-len(columns) :]) == columns
     for run in recorded:
-        expected = reports.calibrated(runs.read_records(run.folder)).set_index(sweep.KEY)
+        expected = sources.calibrated(runs.read_records(run.folder)).set_index(sweep.KEY)
         assert (table.loc[expected.index, columns] - expected[columns]).abs().max().max() <= 0.5e-6
     assert (table["ats_error"] - table["error"]).abs().max() == 0
 
 
 def test_a_stopped_collection_fits_no_record_again(recorded, tmp_path, monkeypatch):
-    target, really, fitted = tmp_path / "small.csv", reports.calibrated, []
+    target, really, fitted = tmp_path / "small.csv", sources.calibrated, []
 
     def stopped_at_the_third(records):
         if len(fitted) == 2:
@@ -459,7 +461,7 @@ def test_a_stopped_collection_fits_no_record_again(recorded, tmp_path, monkeypat
         fitted.append(records["identity"].iloc[0])
         return really(records)
 
-    monkeypatch.setattr(reports, "calibrated", stopped_at_the_third)
+    monkeypatch.setattr(sources, "calibrated", stopped_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         sweep.collect(recorded, target)
     assert pd.read_csv(target)["ats_ece"].notna().sum() == 2 * 4  # two runs of 2 seeds and 2 checkpoints
@@ -468,7 +470,7 @@ def test_a_stopped_collection_fits_no_record_again(recorded, tmp_path, monkeypat
         fitted.append(records["identity"].iloc[0])
         return really(records)
 
-    monkeypatch.setattr(reports, "calibrated", go_on)
+    monkeypatch.setattr(sources, "calibrated", go_on)
     sweep.collect(recorded, target)
     assert sorted(fitted) == sorted(run.identity for run in recorded), "each run was fitted once"
     resumed = target.read_bytes()
@@ -484,7 +486,7 @@ def test_a_table_from_before_the_calibration_gets_its_columns(recorded, tmp_path
     sweep.collect(recorded, target)
     whole = target.read_bytes()
     table = pd.read_csv(target, dtype=str, keep_default_na=False)
-    columns = reports.calibrated_columns("digits", "mlp")
+    columns = sources.calibrated_columns("digits", "mlp")
     table.drop(columns=columns).to_csv(target, index=False)
     sweep.collect(recorded, target)
     assert target.read_bytes() == whole
@@ -504,14 +506,14 @@ def test_a_record_without_logits_is_collected_and_named(recorded, tmp_path, monk
     assert len(table) == 16 and table["ece"].notna().all()
 
     target.unlink()
-    really = reports.calibrated
+    really = sources.calibrated
 
     def too_few(records):
         if records["identity"].iloc[0] == recorded[1].identity:
             raise ValueError("9 validation samples are too few")
         return really(records)
 
-    monkeypatch.setattr(reports, "calibrated", too_few)
+    monkeypatch.setattr(sources, "calibrated", too_few)
     said = sweep.collect(recorded, target)
     assert f"{recorded[1].identity}, seeds 0-1: 9 validation samples are too few" in said
     assert pd.read_csv(target)["ats_ece"].notna().sum() == 16 - 4 - 2

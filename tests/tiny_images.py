@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gence.data import Splits, load_splits
+from gence.lab.data import Splits, load_splits
 
 
 def digit_images(seed: int = 0, n_per_class: int = 5, n_held_out: int = 60) -> Splits:

@@ -11,8 +11,8 @@ import torch
 from tiny_images import digit_images, small_cnn
 from torch import Tensor
 
+from gence.lab.training import Recipe, save_outcome, train
 from gence.losses import AdaFocalLoss
-from gence.training import Recipe, save_outcome, train
 
 RECIPE = Recipe(batch_size=8, epochs=20, schedule="cosine", warmup=0.1, augment="crop+flip", clip_norm=2.0)
 

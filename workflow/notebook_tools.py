@@ -89,32 +89,38 @@ def gence_modules(sources: list[str]) -> list[Path]:
     found: set[Path] = set()
     pending = list(sources)
     while pending:
-        for name in _imported(pending.pop()):
-            path = ROOT / "gence" / f"{name}.py"
-            if path.exists() and path not in found:
-                found.add(path)
-                pending.append(path.read_text(encoding="utf-8"))
+        for path in _imported(pending.pop()) - found:
+            found.add(path)
+            pending.append(path.read_text(encoding="utf-8"))
     return sorted(found)
 
 
 @lru_cache(maxsize=1024)
-def _imported(source: str) -> frozenset[str]:
-    names: set[str] = set()
+def _imported(source: str) -> frozenset[Path]:
+    found: set[Path] = set()
     for node in ast.walk(ast.parse(_without_magics(source))):
-        if isinstance(node, ast.ImportFrom) and node.module == "gence":
-            names.add("__init__")
-            names |= {
-                alias.name if (ROOT / "gence" / f"{alias.name}.py").exists() else "losses" for alias in node.names
-            }
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gence."):
-            names.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gence":
+            found |= {_file_of(node.module, alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "gence":
-                    names |= {"__init__", "losses"}
-                elif alias.name.startswith("gence."):
-                    names.add(alias.name.split(".")[1])
-    return frozenset(names)
+            found |= {_file_of(alias.name) for alias in node.names if alias.name.split(".")[0] == "gence"}
+    return frozenset(found)
+
+
+@lru_cache(maxsize=1024)
+def _file_of(module: str, name: str | None = None) -> Path:
+    """The file that gives out a name of a module: of a folder's face, the room that the face has it from."""
+    here = ROOT.joinpath(*module.split("."))
+    if here.with_suffix(".py").exists():
+        return here.with_suffix(".py")
+    face = here / "__init__.py"
+    if name is None:
+        return face
+    if (here / name).is_dir() or (here / f"{name}.py").exists():
+        return _file_of(f"{module}.{name}")
+    for node in ast.walk(ast.parse(face.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
+            return _file_of(node.module, name)
+    return face
 
 
 def _without_magics(source: str) -> str:
@@ -127,7 +133,7 @@ def code_hashes(notebook: nbformat.NotebookNode) -> dict[str, str]:
     sources = [cell.source for cell in code_cells(notebook)]
     parts = {"cells": "\n# next cell\n".join(sources)}
     for path in gence_modules(sources):
-        parts[f"gence/{path.name}"] = code_of(path.read_text(encoding="utf-8"))
+        parts[path.relative_to(ROOT).as_posix()] = code_of(path.read_text(encoding="utf-8"))
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
 
@@ -149,7 +155,7 @@ def run(source: Path, target: Path) -> None:
     """Execute a notebook with papermill and write it, normalised and stamped; nothing is written on failure."""
     import papermill
 
-    from gence import runs
+    from gence.lab import runs
 
     notebook = read(source)
     start = time.perf_counter()
@@ -386,7 +392,7 @@ def prediction_verdicts() -> pd.DataFrame:
     """One row for each test of a prediction, judged from results/; `section` says where the page shows it."""
     import pandas as pd
 
-    from gence import predictions
+    from gence.lab.results import predictions
 
     judged = {file: predictions.judge(predictions.load_predictions(ROOT / "book" / file)) for file in PREDICTIONS}
     return pd.concat([table.assign(section=PREDICTIONS[file]) for file, table in judged.items()], ignore_index=True)

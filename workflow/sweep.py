@@ -32,13 +32,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gence._files import data_folder, file_stamp, replace_file
-from gence._records import flaw
+from gence.lab._files import data_folder, file_stamp, replace_file
+from gence.lab._records import flaw
+from gence.lab.results import sources
 
 if TYPE_CHECKING:  # a job must not wait for torch before its kernel starts
     import pandas as pd
 
-    from gence.runs import RunParameters
+    from gence.lab.runs import RunParameters
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "experiments" / "train.ipynb"
@@ -95,7 +96,7 @@ class Job:
 
     @cached_property
     def run(self) -> RunParameters:
-        from gence import runs
+        from gence.lab import runs
 
         return runs.RunParameters.of(**json.loads(self.parameters))
 
@@ -134,10 +135,10 @@ def read_grid(path: str | Path, **overrides: Any) -> list[RunParameters]:
     """The runs of a grid file, each one once.
 
     Raises:
-        ParameterError: as `gence.runs.expand_grid`; the same run in two blocks; no YAML, or a name in it twice.
+        ParameterError: as `gence.lab.runs.expand_grid`; the same run in two blocks; no YAML, or a name in it twice.
         FileNotFoundError: no such file; the message names the grids there are.
     """
-    from gence import runs
+    from gence.lab import runs
 
     path = Path(path)
     if not path.is_file():
@@ -161,7 +162,7 @@ def _read_yaml(path: Path) -> Any:
     """The content of a YAML file; a name that a mapping holds twice is refused, where YAML would drop the first."""
     import yaml
 
-    from gence import runs
+    from gence.lab import runs
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
         names = [key.value for key, _ in node.value if key.value != "<<"]
@@ -222,7 +223,7 @@ def _state_of(config: Mapping[str, Any]) -> str | None:
 
 
 def _jobs_of_grid(config: Mapping[str, Any]) -> list[Job]:
-    from gence import runs
+    from gence.lab import runs
 
     for name in config:
         if name not in SETTINGS:
@@ -287,7 +288,7 @@ def _kind(device: str) -> str:
 
 def _as_seeds(seeds: Iterable[int]) -> str:
     """Seeds in short, as a run writes them: 0-3,7."""
-    from gence import runs
+    from gence.lab import runs
 
     return runs.RunParameters.of(seeds=list(seeds)).seeds_text
 
@@ -374,7 +375,7 @@ def _images(run: RunParameters) -> int | None:
 
 @lru_cache
 def _training_size(dataset: str, n_per_class: int | None, rho: float, fraction: float | None) -> int | None:
-    from gence import data
+    from gence.lab import data
 
     try:  # every seed has a training set of the same size
         return int(data.load_splits(dataset, 0, n_per_class, rho, fraction=fraction).class_counts.sum())
@@ -399,7 +400,7 @@ def calibrate(jobs: Sequence[Job], folder: Path = RATES) -> list[Path]:
 
 def _add_rates(folder: Path, device: str, rows: list[dict[str, Any]]) -> Path:
     """Write measured speeds into the file of their device, in place of older ones of the same settings."""
-    from gence import runs
+    from gence.lab import runs
 
     path = folder / f"training-{_kind(device)}.json"
     known = json.loads(path.read_text(encoding="utf-8"))["rates"] if path.exists() else []
@@ -411,7 +412,7 @@ def _add_rates(folder: Path, device: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def _measure(run: RunParameters) -> dict[str, float | int]:
-    from gence import runs
+    from gence.lab import runs
 
     def train(epochs: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as scratch:
@@ -441,8 +442,9 @@ def collect(grid: list[RunParameters], target: Path, *, bins: int | None = None)
     `bins` is the number of bins of the adaptive temperature scaling, None for the paper's 15; another number has
     columns of its own.
 
-    What a network measures after calibration (`gence.reports.calibrated`) stands in the last columns. It is fitted once
-    for each record; the table is written after every run, so that a collection that was stopped goes on from there.
+    What a network measures after calibration (`gence.lab.results.sources.calibrated`) stands in the last columns. It
+    is fitted once for each record; the table is written after every run, so that a collection that was stopped goes on
+    from there.
 
     The same records give the same bytes. Rows that the table has and the folder lacks stay (their records may lie on
     another machine); rows of runs that the grid does not hold any more go.
@@ -453,7 +455,7 @@ def collect(grid: list[RunParameters], target: Path, *, bins: int | None = None)
     """
     import pandas as pd
 
-    from gence import data, reports
+    from gence.lab import data
 
     tables, missing = [], []
     for run in grid:
@@ -474,7 +476,7 @@ def collect(grid: list[RunParameters], target: Path, *, bins: int | None = None)
         identities |= set(old.loc[old["dataset"] == "av1451", "identity"]) if "dataset" in old else set()
     gone = sorted(set(old["identity"]) - identities)
     options = {} if bins is None else {"ats_bins": bins}
-    calibrated = {run.identity: reports.calibrated_columns(run.dataset, run.model, **options) for run in grid}
+    calibrated = {run.identity: sources.calibrated_columns(run.dataset, run.model, **options) for run in grid}
     table = _with_columns(_merged(old[old["identity"].isin(identities)], new, target), calibrated)
     _write_table(table, target)
     table, uncalibrated = _calibrated(table, grid, calibrated, target, options)
@@ -494,7 +496,7 @@ def collect(grid: list[RunParameters], target: Path, *, bins: int | None = None)
 
 
 def _write_table(table: pd.DataFrame, target: Path) -> None:
-    from gence import runs
+    from gence.lab import runs
 
     runs.write_atomically(target, table.to_csv(index=False, lineterminator="\n"))
 
@@ -516,8 +518,6 @@ def _calibrated(
     """The table with its columns after calibration, fitted where they are empty; and what has none, with the reason."""
     from tqdm import tqdm
 
-    from gence import reports
-
     table = table.set_index(KEY)
     without = []
     for run in tqdm(grid, desc="calibration", unit="run", leave=False, disable=None):
@@ -529,7 +529,7 @@ def _calibrated(
         if not here:
             continue
         try:
-            found = _as_cells(reports.calibrated(_records_of(run, here), **options))
+            found = _as_cells(sources.calibrated(_records_of(run, here), **options))
         except ValueError as error:  # for example too few validation samples; the other runs need not wait for that
             without.append(f"{run.identity}, seeds {_as_seeds(here)}: {error}")
             continue
@@ -544,7 +544,7 @@ def _has_logits(run: RunParameters, seed: int) -> bool:
 
 
 def _records_of(run: RunParameters, seeds: Iterable[int]) -> pd.DataFrame:
-    from gence import runs
+    from gence.lab import runs
 
     table = runs.read_records(run.folder)
     return table[table["path"].isin([str(run.record_path(seed)) for seed in seeds])]

@@ -66,7 +66,7 @@ def read_record(path: Path, identity: str | None = None, seed: int | None = None
     if reason is not None:
         raise ValueError(
             f"{path} is not a whole record: {reason}. Train it again: `make sweep` with its grid, or "
-            f"gence.runs.execute with its parameters; the file is then kept as {path.name}{DAMAGED}."
+            f"gence.lab.runs.execute with its parameters; the file is then kept as {path.name}{DAMAGED}."
         )
     return record
 

@@ -6,9 +6,9 @@ the loss alone see the same training, validation and test samples, so their resu
 Files lie in the folder that the environment variable ``GENCE_DATA`` names (default: ``data`` in the current folder),
 where torchvision puts them. Nothing is downloaded unless asked for::
 
-    python -m gence.data --download cifar10     # fetch, with checksums
-    python -m gence.data --pack tiny_imagenet   # write tiny_imagenet.npz, which loads faster and travels as one file
-    python -m gence.data PICTURES data/mine.npz # PICTURES/{train,test}/<class>/*.png|jpg; then use the name "mine"
+    python -m gence.lab.data --download cifar10     # fetch, with checksums
+    python -m gence.lab.data --pack tiny_imagenet   # write tiny_imagenet.npz: one file that loads faster
+    python -m gence.lab.data PICTURES data/mine.npz # PICTURES/{train,test}/<class>/*.png|jpg; then use the name "mine"
 
 A file ``NAME.npz`` in that folder stands for the data set NAME: the user's own, or an image data set listed here. A run
 on it is known by the content of the file, unless ``--pack`` wrote it and nobody changed it. The file holds x_train,
@@ -18,50 +18,27 @@ y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n,
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from gence import datasets
 from gence._words import nearest
-from gence.datasets import DatasetInfo, content, data_folder, how_to_bring, images_to_npz, pack
+from gence.lab._files import data_folder
+from gence.lab.data.arrays import Part
+from gence.lab.data.files import read_part
+from gence.lab.data.info import INFO, DatasetInfo, how_to_bring
+from gence.lab.data.readers import READERS
 
 __all__ = [
-    "CORRUPTIONS",
-    "DatasetInfo",
     "Splits",
-    "cifar10_c",
     "class_capacity",
-    "content",
-    "data_folder",
     "dataset_info",
     "dataset_names",
-    "download",
-    "how_to_bring",
     "image_names",
-    "images_to_npz",
     "load_splits",
-    "load_test_images",
     "long_tail_counts",
-    "pack",
 ]
-
-GENERATED = "generated_gaussian_noise"
-# Published for gaussian_noise of CIFAR-10-C, severity 1 to 5, in units of pixels in [0, 1].
-GAUSSIAN_NOISE_SIGMAS = (0.04, 0.06, 0.08, 0.09, 0.10)
-CORRUPTIONS = (
-    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-    *("speckle_noise", "gaussian_blur", "spatter", "saturate"),
-    GENERATED,
-)
-
-
-# --- what the module gives out --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -121,7 +98,7 @@ def dataset_names() -> tuple[str, ...]:
         ('digits', 'cifar10')
     """
     own = (path.stem for path in sorted(data_folder().glob("*.npz")))
-    return (*datasets.READERS, *(name for name in own if name not in datasets.INFO))
+    return (*READERS, *(name for name in own if name not in INFO))
 
 
 def image_names() -> list[str]:
@@ -131,7 +108,7 @@ def image_names() -> list[str]:
         >>> image_names()[0]
         'cifar10'
     """
-    return [name for name in datasets.READERS if len(datasets.INFO[name].shape) == 3]
+    return [name for name in READERS if len(INFO[name].shape) == 3]
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -150,15 +127,15 @@ def dataset_info(name: str) -> DatasetInfo:
         >>> dataset_info("svhn").source
         'netzer2011reading'
     """
-    if name in datasets.INFO:
-        return datasets.INFO[name]
+    if name in INFO:
+        return INFO[name]
     if name not in dataset_names():
         known = dataset_names()
         raise ValueError(
             f"unknown dataset {name!r}{nearest(name, known)} The data sets are: {', '.join(known)}. "
-            f"{datasets.how_to_bring(name)}"
+            f"{how_to_bring(name)}"
         )
-    train, test = datasets.read_part(name, "train"), datasets.read_part(name, "test")
+    train, test = read_part(name, "train"), read_part(name, "test")
     return DatasetInfo(
         name,
         f"own data ({name}.npz)",
@@ -172,9 +149,6 @@ def dataset_info(name: str) -> DatasetInfo:
         files=(f"{name}.npz",),
         standardise=train.x.ndim == 2,
     )
-
-
-# --- splits and regimes ---------------------------------------------------------------------------------------------
 
 
 def long_tail_counts(n_max: int, rho: float, n_classes: int) -> NDArray[np.int64]:
@@ -257,7 +231,7 @@ def load_splits(
         True
     """
     _check_regime(n_per_class, rho, fraction, label_noise)
-    info, pool = dataset_info(name), datasets.read_part(name, "train")
+    info, pool = dataset_info(name), read_part(name, "train")
     sizes = np.bincount(pool.y)
     held_out = np.array([_held_out(n, info.held_out) for n in sizes])
     counts = _training_counts(info, sizes - held_out.sum(1), n_per_class, rho, fraction)
@@ -294,7 +268,7 @@ def class_capacity(name: str) -> int:
     """
     info = dataset_info(name)
     try:
-        sizes = np.bincount(datasets.read_part(name, "train").y)
+        sizes = np.bincount(read_part(name, "train").y)
     except FileNotFoundError:
         if not info.smallest_class:
             raise
@@ -334,13 +308,13 @@ def _held_out(n: int, shares: tuple[float, float]) -> tuple[int, int]:
     return round(shares[0] * n), max(round(shares[1] * n), 1)
 
 
-def _cut_classes(pool: datasets.Part, held_out: NDArray[np.int64], rng: np.random.Generator) -> list[list[NDArray]]:
+def _cut_classes(pool: Part, held_out: NDArray[np.int64], rng: np.random.Generator) -> list[list[NDArray]]:
     """Rows of test, validation and training samples, class by class."""
     members = (rng.permutation(np.flatnonzero(pool.y == k)) for k in range(len(held_out)))
     return [np.split(rows, np.cumsum(taken)) for rows, taken in zip(members, held_out, strict=True)]
 
 
-def _cut_subjects(pool: datasets.Part, held_out: NDArray[np.int64], rng: np.random.Generator) -> list[list[NDArray]]:
+def _cut_subjects(pool: Part, held_out: NDArray[np.int64], rng: np.random.Generator) -> list[list[NDArray]]:
     """As :func:`_cut_classes`, but all scans of a subject go into one part.
 
     Subjects come in random order; each goes into the test, or else the validation set, if that still lacks at least
@@ -368,159 +342,8 @@ def _replace_labels(y: NDArray[np.int64], share: float, n_classes: int, rng: np.
     return noisy
 
 
-def _official_test(name: str, pool: datasets.Part) -> tuple[NDArray, NDArray[np.int64]]:
-    test = datasets.read_part(name, "test")
+def _official_test(name: str, pool: Part) -> tuple[NDArray, NDArray[np.int64]]:
+    test = read_part(name, "test")
     if test.x.shape[1:] != pool.x.shape[1:]:
         raise ValueError(f"{name!r}: training samples have shape {pool.x.shape[1:]}, test samples {test.x.shape[1:]}")
     return test.x.copy(), test.y.copy()
-
-
-# --- test images, for shifted and foreign data ----------------------------------------------------------------------
-
-
-def load_test_images(name: str, shape: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
-    """Return only the test images of a data set, for example as foreign data for a model trained on another one.
-
-    Args:
-        name: a data set of images.
-        shape: (C, H, W) that is wanted: grey images are repeated in 3 channels, colour becomes luma (ITU-R 601), and
-            the size changes by Pillow's antialiased bilinear interpolation. None leaves the images as they are.
-
-    Returns:
-        (N, C, H, W) uint8.
-
-    Raises:
-        ValueError: not a data set of images; a shape with other than 1 or 3 channels.
-        FileNotFoundError: as :func:`load_splits`.
-
-    Example:
-        >>> folder = getfixture("tmp_path")
-        >>> getfixture("monkeypatch").setenv("GENCE_DATA", str(folder))
-        >>> x, y = np.zeros((4, 28, 28), dtype=np.uint8), [0, 1, 0, 1]
-        >>> np.savez(folder / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-        >>> load_test_images("mine", shape=(3, 32, 32)).shape
-        (4, 3, 32, 32)
-    """
-    if len(dataset_info(name).shape) != 3:
-        raise ValueError(f"{name!r} is no data set of images. Those are: {', '.join(image_names())}.")
-    if shape is not None and (len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1):
-        raise ValueError(f"shape must be (1 or 3, height, width), but got {shape}")
-    x = datasets.read_part(name, "test").x
-    if shape is None or x.shape[1:] == tuple(shape):
-        return x.copy()
-    channels, height, width = shape
-    pictures = (Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)) for one in x)
-    mode = "L" if channels == 1 else "RGB"
-    made = [np.asarray(p.convert(mode).resize((width, height), Image.Resampling.BILINEAR)) for p in pictures]
-    return np.ascontiguousarray(np.stack(made).reshape(len(made), height, width, channels).transpose(0, 3, 1, 2))
-
-
-def cifar10_c(corruption: str, severity: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the CIFAR-10 test images under one corruption at one severity, with their labels.
-
-    Args:
-        corruption: one of ``CORRUPTIONS``. All are published files, except ``"generated_gaussian_noise"``: made here
-            from the clean test images, with the published deviations 0.04, 0.06, 0.08, 0.09, 0.10 of pixels in [0, 1]
-            and a fixed seed. It has the distribution of ``"gaussian_noise"``, but its images are other ones.
-        severity: 1 to 5.
-
-    Returns:
-        (N, 3, 32, 32) uint8 images and (N,) int64 labels; N is 10,000 in the published files.
-
-    Raises:
-        ValueError: unknown corruption or severity; files that do not hold five severities of labelled images.
-        FileNotFoundError: ``CIFAR-10-C/<corruption>.npy`` or ``labels.npy`` is missing.
-
-    Source: Hendrycks and Dietterich (2019).
-
-    Example:
-        >>> folder = getfixture("tmp_path")
-        >>> getfixture("monkeypatch").setenv("GENCE_DATA", str(folder))
-        >>> (folder / "CIFAR-10-C").mkdir()
-        >>> np.save(folder / "CIFAR-10-C" / "fog.npy", np.zeros((5 * 2, 32, 32, 3), dtype=np.uint8))
-        >>> np.save(folder / "CIFAR-10-C" / "labels.npy", np.tile([3, 8], 5))
-        >>> images, labels = cifar10_c("fog", severity=3)
-        >>> images.shape, labels.tolist()
-        ((2, 3, 32, 32), [3, 8])
-    """
-    if corruption not in CORRUPTIONS:
-        hint = nearest(corruption, CORRUPTIONS)
-        raise ValueError(f"unknown corruption {corruption!r}{hint} The corruptions are: {', '.join(CORRUPTIONS)}.")
-    if severity not in range(1, 6):
-        raise ValueError(f"severity must be 1, 2, 3, 4 or 5, but got {severity!r}")
-    datasets.own_file("cifar10_c")
-    if corruption == GENERATED:
-        clean = datasets.read_part("cifar10", "test")
-        return _add_gaussian_noise(clean.x, severity), clean.y.copy()
-    folder = data_folder() / "CIFAR-10-C"
-    paths = folder / f"{corruption}.npy", folder / "labels.npy"
-    if not all(path.exists() for path in paths):
-        raise datasets.not_found("cifar10_c")
-    try:
-        x, y = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{paths[0]} or labels.npy is damaged: {error}. Download it again.") from error
-    if x.shape[1:] != (32, 32, 3) or len(x) != len(y) or len(y) % 5:
-        raise ValueError(
-            f"{paths[0]} has shape {x.shape} and labels.npy {y.shape}, but (5 n, 32, 32, 3) and (5 n,) are expected: "
-            "n images at severity 1, then n at severity 2, and so on"
-        )
-    rows = slice((severity - 1) * len(y) // 5, severity * len(y) // 5)
-    found = datasets.checked(datasets.Part(x[rows], y[rows], tuple("0123456789")), str(paths[0]), "test")
-    return found.x, found.y
-
-
-def _add_gaussian_noise(x: NDArray[np.uint8], severity: int) -> NDArray[np.uint8]:
-    """Truncates, as the published code does; in blocks, because a float copy takes eight times the memory."""
-    rng, sigma = np.random.default_rng([10, severity]), GAUSSIAN_NOISE_SIGMAS[severity - 1]
-    noisy = np.empty_like(x)
-    for start in range(0, len(x), 1000):
-        block = x[start : start + 1000] / 255.0
-        noisy[start : start + 1000] = np.clip(block + rng.normal(scale=sigma, size=block.shape), 0, 1) * 255
-    return noisy
-
-
-# --- the command line -------------------------------------------------------------------------------------------------
-
-
-def download(name: str) -> None:
-    """Download a data set into the data folder and check it; what is there and whole stays.
-
-    Args:
-        name: a data set whose ``megabytes`` in :func:`dataset_info` is not 0.
-
-    Raises:
-        ValueError: unknown name; a data set that cannot be downloaded.
-        OSError: no network, no such page, or a file whose checksum is wrong.
-
-    Example:
-        >>> download("digits")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        ValueError: 'digits' cannot be downloaded (handwritten digits, 8 x 8). Inside scikit-learn, ...
-    """
-    datasets.fetch(dataset_info(name))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Download, pack or convert a data set from the command line; see the top of this file."""
-    parser = argparse.ArgumentParser(prog="python -m gence.data", description=main.__doc__)
-    parser.add_argument("folder", nargs="?", help="images to convert: FOLDER/{train,test}/<class>/*.png|jpg")
-    parser.add_argument("out", nargs="?", help="the .npz file to write")
-    parser.add_argument("--download", metavar="NAME", help="fetch a data set into the data folder (GENCE_DATA)")
-    parser.add_argument("--pack", metavar="NAME", help="write NAME.npz from the files in the data folder")
-    given = parser.parse_args(arguments)
-    if sum((given.download is not None, given.pack is not None, given.out is not None)) != 1:
-        parser.error("give FOLDER and OUT.npz, or --download NAME, or --pack NAME")
-    try:
-        if given.download:
-            download(given.download)
-            print(f"{given.download} is in {data_folder()}")
-        else:
-            print(f"wrote {pack(given.pack) if given.pack else images_to_npz(given.folder, given.out)}")
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(1, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,54 +1,19 @@
-"""Data sets by name, their small, long-tailed and noisy variants, and splits that a seed fixes.
-
-A split depends on the data set, the seed and the regime only, never on the loss or the model: runs that differ in
-the loss alone see the same training, validation and test samples, so their results can be compared in pairs.
-
-Files lie in the folder that the environment variable ``GENCE_DATA`` names (default: ``data`` in the current folder),
-where torchvision puts them. Nothing is downloaded unless asked for::
-
-    python -m gence.data --download cifar10     # fetch, with checksums
-    python -m gence.data --pack tiny_imagenet   # write tiny_imagenet.npz, which loads faster and travels as one file
-    python -m gence.data PICTURES data/mine.npz # PICTURES/{train,test}/<class>/*.png|jpg; then use the name "mine"
-
-A file ``NAME.npz`` in that folder stands for the data set NAME: the user's own, or an image data set listed here. A run
-on it is known by the content of the file, unless ``--pack`` wrote it and nobody changed it. The file holds x_train,
-y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n, H, W, C) or (n, C, H, W), or features
-(n, D); labels 0..K-1.
-"""
+"""Test images of shifted and of foreign distributions."""
 
 from __future__ import annotations
-
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gence import datasets
 from gence._words import nearest
-from gence.datasets import DatasetInfo, content, data_folder, how_to_bring, images_to_npz, pack
+from gence.lab._files import data_folder
+from gence.lab.data.arrays import Part, checked
+from gence.lab.data.files import own_file, read_part
+from gence.lab.data.info import not_found
+from gence.lab.data.regimes import dataset_info, image_names
 
-__all__ = [
-    "CORRUPTIONS",
-    "DatasetInfo",
-    "Splits",
-    "cifar10_c",
-    "class_capacity",
-    "content",
-    "data_folder",
-    "dataset_info",
-    "dataset_names",
-    "download",
-    "how_to_bring",
-    "image_names",
-    "images_to_npz",
-    "load_splits",
-    "load_test_images",
-    "long_tail_counts",
-    "pack",
-]
+__all__ = ["CORRUPTIONS", "GENERATED", "cifar10_c", "load_test_images"]
 
 GENERATED = "generated_gaussian_noise"
 # Published for gaussian_noise of CIFAR-10-C, severity 1 to 5, in units of pixels in [0, 1].
@@ -59,323 +24,6 @@ CORRUPTIONS = (
     *("speckle_noise", "gaussian_blur", "spatter", "saturate"),
     GENERATED,
 )
-
-
-# --- what the module gives out --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Splits:
-    """One paired train / validation / test split.
-
-    Attributes:
-        x_train: images as (n, C, H, W) uint8, or features as (n, D) float64.
-        y_train: (n,) int64 labels 0..K-1.
-        x_val: as `x_train`, the validation samples.
-        y_val: as `y_train`.
-        x_test: as `x_train`, the test samples, never used for any choice.
-        y_test: as `y_train`.
-        class_names: the K names.
-        mean: of the pixels in [0, 1], one for each channel; empty for features. The same for every seed and regime.
-        std: as `mean`, the standard deviation.
-
-    Example:
-        >>> splits = load_splits("digits", seed=0, n_per_class=10)
-        >>> splits.x_train.shape, splits.input_shape, splits.is_image
-        ((100, 64), (64,), False)
-    """
-
-    x_train: NDArray
-    y_train: NDArray[np.int64]
-    x_val: NDArray
-    y_val: NDArray[np.int64]
-    x_test: NDArray
-    y_test: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-    @property
-    def class_counts(self) -> NDArray[np.int64]:
-        """(K,) training samples of each class, as labelled."""
-        return np.bincount(self.y_train, minlength=len(self.class_names))
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: (C, H, W) of an image, (D,) of features."""
-        return tuple(int(n) for n in self.x_train.shape[1:])
-
-    @property
-    def is_image(self) -> bool:
-        """Whether the samples are uint8 images."""
-        return self.x_train.ndim == 4
-
-
-def dataset_names() -> tuple[str, ...]:
-    """Return the names :func:`load_splits` knows: the built-in ones and those of the .npz files in the data folder.
-
-    A built-in name is listed whether or not its files are there.
-
-    Example:
-        >>> dataset_names()[:2]
-        ('digits', 'cifar10')
-    """
-    own = (path.stem for path in sorted(data_folder().glob("*.npz")))
-    return (*datasets.READERS, *(name for name in own if name not in datasets.INFO))
-
-
-def image_names() -> list[str]:
-    """Return the names of the built-in data sets of images.
-
-    Example:
-        >>> image_names()[0]
-        'cifar10'
-    """
-    return [name for name in datasets.READERS if len(datasets.INFO[name].shape) == 3]
-
-
-def dataset_info(name: str) -> DatasetInfo:
-    """Return what is known about a data set, for example for a table of data sets.
-
-    Args:
-        name: one of :func:`dataset_names`, or ``"cifar10_c"`` (see :func:`cifar10_c`).
-
-    Returns:
-        The :class:`DatasetInfo`; that of the user's own file is read from it.
-
-    Raises:
-        ValueError: unknown name; a file of the user that cannot be used.
-
-    Example:
-        >>> dataset_info("svhn").source
-        'netzer2011reading'
-    """
-    if name in datasets.INFO:
-        return datasets.INFO[name]
-    if name not in dataset_names():
-        known = dataset_names()
-        raise ValueError(
-            f"unknown dataset {name!r}{nearest(name, known)} The data sets are: {', '.join(known)}. "
-            f"{datasets.how_to_bring(name)}"
-        )
-    train, test = datasets.read_part(name, "train"), datasets.read_part(name, "test")
-    return DatasetInfo(
-        name,
-        f"own data ({name}.npz)",
-        n_train=len(train.y),
-        n_test=len(test.y),
-        shape=train.x.shape[1:],
-        n_classes=len(train.class_names),
-        smallest_class=int(np.bincount(train.y).min()),
-        source="",
-        licence="the user's own",
-        files=(f"{name}.npz",),
-        standardise=train.x.ndim == 2,
-    )
-
-
-# --- splits and regimes ---------------------------------------------------------------------------------------------
-
-
-def long_tail_counts(n_max: int, rho: float, n_classes: int) -> NDArray[np.int64]:
-    """Class counts of an exponential long tail: n_max * rho^(-k / (K-1)), rounded half up, at least 1.
-
-    Args:
-        n_max: samples of the head class (class 0).
-        rho: imbalance ratio, head count over tail count, >= 1; 1 is balanced.
-        n_classes: K.
-
-    Returns:
-        (K,) counts, falling with the class index. When ``n_max < rho`` the tail is cut at 1, so the ratio that is
-        realised, ``counts[0] / counts[-1]``, is smaller than `rho`.
-
-    Raises:
-        ValueError: `n_max` < 1, `rho` < 1 or `n_classes` < 1.
-
-    Source: Cui et al. (2019); the paper's n_k = 5000 rho^(-k/9).
-
-    Example:
-        >>> long_tail_counts(100, 50, 3).tolist()
-        [100, 14, 2]
-    """
-    if n_max < 1 or n_classes < 1:
-        raise ValueError(f"n_max and n_classes must be at least 1, but got n_max={n_max}, n_classes={n_classes}")
-    if not rho >= 1:
-        raise ValueError(f"rho must be >= 1 (1 is balanced), but got {rho}")
-    exponent = np.arange(n_classes) / max(n_classes - 1, 1)
-    return np.maximum(np.floor(n_max * rho**-exponent + 0.5), 1).astype(np.int64)
-
-
-def load_splits(
-    name: str,
-    seed: int,
-    n_per_class: int | None = None,
-    rho: float = 1.0,
-    *,
-    fraction: float | None = None,
-    label_noise: float = 0.0,
-) -> Splits:
-    """Load a data set and cut it into train, validation and test samples.
-
-    The seed permutes the samples to learn from, class by class. First the validation set is taken out, the same share
-    of each class (10 %: 5,000 images of CIFAR); the training set takes its samples from the rest. So a smaller
-    training set is a subset of a larger one, and validation and test set do not depend on the regime. An official test
-    set is the test set for every seed; where there is none (digits, av1451) the seed draws one, before the validation
-    set. All scans of one subject (av1451) fall into the same part.
-
-    With neither `n_per_class` nor `rho` the training set is all that is left; of digits, the same number of each class.
-
-    A long tail is cut *after* the validation set is taken out: its head class has ``class_capacity(name)`` samples
-    unless `n_per_class` says fewer, for CIFAR-10 n_k = 4500 rho^(-k/9). The paper keeps 5,000 images of the head class
-    and also holds 5,000 of the same 50,000 images out, which cannot both be; this is the reading that never lets a
-    validation image into training. The validation set stays balanced, class 0 is the head, counts are rounded half up.
-
-    Args:
-        name: one of :func:`dataset_names`.
-        seed: fixes the split.
-        n_per_class: training samples of each class (of the head class when `rho` > 1).
-        rho: imbalance ratio of the training set; validation and test stay as the data set is.
-        fraction: share of the training set that is kept, the same of each class, at least one sample; not together
-            with `n_per_class`.
-        label_noise: share of the training labels that are replaced, each by one of the other classes with equal
-            probability (symmetric noise). Validation and test labels stay clean.
-
-    Returns:
-        A :class:`Splits`.
-
-    Raises:
-        ValueError: unknown name, `n_per_class` outside 1..capacity, `rho` < 1, `fraction` outside (0, 1],
-            `label_noise` outside [0, 1); a file that is damaged or holds something else.
-        FileNotFoundError: the files are not in the data folder; the message says how to get them.
-
-    Source: Cui et al. (2019) and the paper's appendix for long tails; Zhang and Sabuncu (2018) for symmetric noise.
-
-    Example:
-        >>> load_splits("digits", seed=0, n_per_class=50, rho=10).class_counts.tolist()
-        [50, 39, 30, 23, 18, 14, 11, 8, 6, 5]
-        >>> load_splits("digits", seed=0, fraction=0.25).class_counts.tolist() == [24] * 10
-        True
-    """
-    _check_regime(n_per_class, rho, fraction, label_noise)
-    info, pool = dataset_info(name), datasets.read_part(name, "train")
-    sizes = np.bincount(pool.y)
-    held_out = np.array([_held_out(n, info.held_out) for n in sizes])
-    counts = _training_counts(info, sizes - held_out.sum(1), n_per_class, rho, fraction)
-    cut = _cut_classes if pool.subjects is None else _cut_subjects
-    rows = cut(pool, held_out, np.random.default_rng([seed, 0]))
-    test, val = (np.concatenate([members[p] for members in rows]) for p in (0, 1))
-    train = np.concatenate([members[2][:n] for members, n in zip(rows, counts, strict=True)])
-    x_train, x_val, y_train = pool.x[train], pool.x[val], pool.y[train]
-    x_test, y_test = _official_test(name, pool) if info.official_test else (pool.x[test], pool.y[test])
-    if info.standardise:
-        shift, scale = x_train.mean(0), x_train.std(0)
-        scale[np.ptp(x_train, axis=0) == 0] = 1.0
-        x_train, x_val, x_test = ((x - shift) / scale for x in (x_train, x_val, x_test))
-    y_train = _replace_labels(y_train, label_noise, len(sizes), np.random.default_rng([seed, 1]))
-    return Splits(x_train, y_train, x_val, pool.y[val], x_test, y_test, pool.class_names, pool.mean, pool.std)
-
-
-def class_capacity(name: str) -> int:
-    """Return how many training samples every class of a data set can give.
-
-    Args:
-        name: one of :func:`dataset_names`.
-
-    Returns:
-        The capacity of the smallest class; as published, where the files of a built-in data set are not there.
-
-    Raises:
-        ValueError: unknown name; a file that is damaged or holds something else.
-        FileNotFoundError: the user's table of av1451 is not there; its size is not known in advance.
-
-    Example:
-        >>> class_capacity("digits"), class_capacity("fashion_mnist")
-        (96, 5400)
-    """
-    info = dataset_info(name)
-    try:
-        sizes = np.bincount(datasets.read_part(name, "train").y)
-    except FileNotFoundError:
-        if not info.smallest_class:
-            raise
-        sizes = np.array([info.smallest_class])
-    return int(min(n - sum(_held_out(n, info.held_out)) for n in sizes))
-
-
-def _check_regime(n_per_class: int | None, rho: float, fraction: float | None, label_noise: float) -> None:
-    if not rho >= 1:
-        raise ValueError(f"rho must be >= 1 (1 is balanced), but got {rho}")
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ValueError(f"fraction must lie in (0, 1], but got {fraction}. Use None or 1 for the whole training set.")
-    if fraction is not None and n_per_class is not None:
-        raise ValueError(f"give n_per_class={n_per_class} or fraction={fraction}, not both")
-    if not 0 <= label_noise < 1:
-        raise ValueError(f"label_noise must lie in [0, 1), but got {label_noise}. Use 0 for clean labels.")
-
-
-def _training_counts(
-    info: DatasetInfo, available: NDArray[np.int64], n_per_class: int | None, rho: float, fraction: float | None
-) -> NDArray[np.int64]:
-    """(K,) training samples of each class."""
-    capacity = int(available.min())
-    if n_per_class is not None and not 1 <= n_per_class <= capacity:
-        raise ValueError(
-            f"n_per_class must lie in 1..{capacity} for {info.name!r} after its test and validation samples are set "
-            f"aside, but got {n_per_class}. Use n_per_class={min(max(n_per_class, 1), capacity)}."
-        )
-    counts = available
-    if n_per_class is not None or rho > 1 or info.balanced:
-        counts = long_tail_counts(n_per_class or capacity, rho, len(available))
-    return counts if fraction is None else np.maximum(np.floor(fraction * counts + 0.5), 1).astype(np.int64)
-
-
-def _held_out(n: int, shares: tuple[float, float]) -> tuple[int, int]:
-    """Test and validation samples of a class with n samples; at least one for validation."""
-    return round(shares[0] * n), max(round(shares[1] * n), 1)
-
-
-def _cut_classes(pool: datasets.Part, held_out: NDArray[np.int64], rng: np.random.Generator) -> list[list[NDArray]]:
-    """Rows of test, validation and training samples, class by class."""
-    members = (rng.permutation(np.flatnonzero(pool.y == k)) for k in range(len(held_out)))
-    return [np.split(rows, np.cumsum(taken)) for rows, taken in zip(members, held_out, strict=True)]
-
-
-def _cut_subjects(pool: datasets.Part, held_out: NDArray[np.int64], rng: np.random.Generator) -> list[list[NDArray]]:
-    """As :func:`_cut_classes`, but all scans of a subject go into one part.
-
-    Subjects come in random order; each goes into the test, or else the validation set, if that still lacks at least
-    as many scans of each class as the subject has. So no class gets more than its share there, and it gets just its
-    share when enough subjects have a single scan. The training set takes its own share of what is left.
-    """
-    _, subject = np.unique(pool.subjects, return_inverse=True)
-    scans = np.zeros((subject.max() + 1, len(held_out)), dtype=np.int64)
-    np.add.at(scans, (subject, pool.y), 1)
-    lacking, part = held_out.T.copy(), np.full(len(scans), 2)
-    for s in rng.permutation(len(scans)):
-        part[s] = next((p for p in (0, 1) if (scans[s] <= lacking[p]).all()), 2)
-        if part[s] < 2:
-            lacking[part[s]] -= scans[s]
-    members = [rng.permutation(np.flatnonzero(pool.y == k)) for k in range(len(held_out))]
-    return [[rows[part[subject[rows]] == p] for p in range(3)] for rows in members]
-
-
-def _replace_labels(y: NDArray[np.int64], share: float, n_classes: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Replace a share of the labels by another class; a larger share replaces the same ones and more."""
-    n = int(np.floor(share * len(y) + 0.5))
-    rows, steps = rng.permutation(len(y))[:n], rng.integers(1, n_classes, size=len(y))[:n]
-    noisy = y.copy()
-    noisy[rows] = (y[rows] + steps) % n_classes
-    return noisy
-
-
-def _official_test(name: str, pool: datasets.Part) -> tuple[NDArray, NDArray[np.int64]]:
-    test = datasets.read_part(name, "test")
-    if test.x.shape[1:] != pool.x.shape[1:]:
-        raise ValueError(f"{name!r}: training samples have shape {pool.x.shape[1:]}, test samples {test.x.shape[1:]}")
-    return test.x.copy(), test.y.copy()
-
-
-# --- test images, for shifted and foreign data ----------------------------------------------------------------------
 
 
 def load_test_images(name: str, shape: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
@@ -405,7 +53,7 @@ def load_test_images(name: str, shape: tuple[int, int, int] | None = None) -> ND
         raise ValueError(f"{name!r} is no data set of images. Those are: {', '.join(image_names())}.")
     if shape is not None and (len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1):
         raise ValueError(f"shape must be (1 or 3, height, width), but got {shape}")
-    x = datasets.read_part(name, "test").x
+    x = read_part(name, "test").x
     if shape is None or x.shape[1:] == tuple(shape):
         return x.copy()
     channels, height, width = shape
@@ -448,14 +96,14 @@ def cifar10_c(corruption: str, severity: int) -> tuple[NDArray[np.uint8], NDArra
         raise ValueError(f"unknown corruption {corruption!r}{hint} The corruptions are: {', '.join(CORRUPTIONS)}.")
     if severity not in range(1, 6):
         raise ValueError(f"severity must be 1, 2, 3, 4 or 5, but got {severity!r}")
-    datasets.own_file("cifar10_c")
+    own_file("cifar10_c")
     if corruption == GENERATED:
-        clean = datasets.read_part("cifar10", "test")
+        clean = read_part("cifar10", "test")
         return _add_gaussian_noise(clean.x, severity), clean.y.copy()
     folder = data_folder() / "CIFAR-10-C"
     paths = folder / f"{corruption}.npy", folder / "labels.npy"
     if not all(path.exists() for path in paths):
-        raise datasets.not_found("cifar10_c")
+        raise not_found("cifar10_c")
     try:
         x, y = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
     except (ValueError, EOFError, OSError) as error:
@@ -466,7 +114,7 @@ def cifar10_c(corruption: str, severity: int) -> tuple[NDArray[np.uint8], NDArra
             "n images at severity 1, then n at severity 2, and so on"
         )
     rows = slice((severity - 1) * len(y) // 5, severity * len(y) // 5)
-    found = datasets.checked(datasets.Part(x[rows], y[rows], tuple("0123456789")), str(paths[0]), "test")
+    found = checked(Part(x[rows], y[rows], tuple("0123456789")), str(paths[0]), "test")
     return found.x, found.y
 
 
@@ -478,49 +126,3 @@ def _add_gaussian_noise(x: NDArray[np.uint8], severity: int) -> NDArray[np.uint8
         block = x[start : start + 1000] / 255.0
         noisy[start : start + 1000] = np.clip(block + rng.normal(scale=sigma, size=block.shape), 0, 1) * 255
     return noisy
-
-
-# --- the command line -------------------------------------------------------------------------------------------------
-
-
-def download(name: str) -> None:
-    """Download a data set into the data folder and check it; what is there and whole stays.
-
-    Args:
-        name: a data set whose ``megabytes`` in :func:`dataset_info` is not 0.
-
-    Raises:
-        ValueError: unknown name; a data set that cannot be downloaded.
-        OSError: no network, no such page, or a file whose checksum is wrong.
-
-    Example:
-        >>> download("digits")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        ValueError: 'digits' cannot be downloaded (handwritten digits, 8 x 8). Inside scikit-learn, ...
-    """
-    datasets.fetch(dataset_info(name))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Download, pack or convert a data set from the command line; see the top of this file."""
-    parser = argparse.ArgumentParser(prog="python -m gence.data", description=main.__doc__)
-    parser.add_argument("folder", nargs="?", help="images to convert: FOLDER/{train,test}/<class>/*.png|jpg")
-    parser.add_argument("out", nargs="?", help="the .npz file to write")
-    parser.add_argument("--download", metavar="NAME", help="fetch a data set into the data folder (GENCE_DATA)")
-    parser.add_argument("--pack", metavar="NAME", help="write NAME.npz from the files in the data folder")
-    given = parser.parse_args(arguments)
-    if sum((given.download is not None, given.pack is not None, given.out is not None)) != 1:
-        parser.error("give FOLDER and OUT.npz, or --download NAME, or --pack NAME")
-    try:
-        if given.download:
-            download(given.download)
-            print(f"{given.download} is in {data_folder()}")
-        else:
-            print(f"wrote {pack(given.pack) if given.pack else images_to_npz(given.folder, given.out)}")
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(1, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()

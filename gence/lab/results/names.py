@@ -32,7 +32,7 @@ LOSS_NAMES: dict[str, str] = {
     "gence_tracked": "tracked GenCE",
     "present_class": "present-class CE",
     "class_balanced": "class-balanced CE",
-    # What was varied in a loss, as `gence.predictions.variants` writes it.
+    # What was varied in a loss, as `gence.lab.results.predictions.variants` writes it.
     "gence:strength=0.5": "half-strength GenCE",
     "ce:balanced": "CE, class-balanced batches",
     "gence:balanced": "GenCE, class-balanced batches",
@@ -107,7 +107,7 @@ def metric_name(key: str) -> str:
 
     Args:
         key: a name of ``gence.metrics.METRICS``, a column of records such as ``"train_error"``, or one of
-            ``gence.reports.calibrated_columns``, such as ``"ts_ece"``.
+            ``gence.lab.results.sources.calibrated_columns``, such as ``"ts_ece"``.
 
     Raises:
         ValueError: an unknown metric; the message names the nearest valid one.

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
+from gence.lab.results.names import loss_name
+from gence.lab.results.statistics import signed_rank_interval
 from gence.metrics import ReliabilityCurve
-from gence.names import loss_name
-from gence.statistics import signed_rank_interval
 
 __all__ = [
     "LOSS_STYLE",
@@ -153,7 +153,8 @@ def paired_differences(ax: Axes, differences: Mapping[str, ArrayLike], *, unit: 
         unit: of the differences, for the axis.
         better: word for the side below zero.
 
-    Estimate and interval are those of :func:`gence.statistics.signed_rank_interval`; fewer than 6 seeds have none.
+    Estimate and interval are those of :func:`gence.lab.results.statistics.signed_rank_interval`; fewer than 6 seeds
+    have none.
 
     Example:
         >>> paired_differences(plt.figure().add_subplot(), {"batch 16": [-1.0, 0.5, -0.2]}, unit="points")

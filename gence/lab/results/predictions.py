@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from gence import reports, statistics
+from gence.lab.results import sources, statistics
 
 __all__ = ["groups_of_classes", "judge", "load_predictions", "variants"]
 
@@ -52,7 +52,7 @@ def load_predictions(path: str | Path = "predictions.yml") -> list[dict[str, Any
         >>> load_predictions(path)[0]["terms"]
         'a @ 8 - b @ 8'
     """
-    folder = reports.results_folder()
+    folder = sources.results_folder()
     if not Path(path).exists() and folder is not None:
         path = folder.parent / "book" / path
     entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["predictions"]
@@ -78,7 +78,7 @@ def variants(records: pd.DataFrame) -> pd.Series:
     """Name the loss of each record together with what was varied in it, as the predictions write it.
 
     Args:
-        records: of :func:`gence.reports.collected` or :func:`gence.runs.read_records`.
+        records: of :func:`gence.lab.results.sources.collected` or :func:`gence.lab.runs.read_records`.
 
     Returns:
         ``"gence"``, ``"gence:strength=0.5"``, ``"gence:balanced"`` (class-balanced batches), ...
@@ -119,7 +119,7 @@ def groups_of_classes(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge(
-    predictions: list[dict[str, Any]], collected: Callable[[str], pd.DataFrame] = reports.collected
+    predictions: list[dict[str, Any]], collected: Callable[[str], pd.DataFrame] = sources.collected
 ) -> pd.DataFrame:
     """Hold the predictions against the records, with one correction (Holm) over each family.
 
@@ -138,9 +138,9 @@ def judge(
     Returns:
         One row for each prediction: ``id``, ``says``, ``family``, ``grid``, ``dataset``, ``rho``, ``terms``,
         ``metric``, ``checkpoint``, ``expect``, ``pilot_seen``, ``verdict_before``; ``n`` (paired seeds),
-        ``difference``, ``typical``, ``low``, ``high``, ``side`` as of :func:`gence.statistics.compare`; ``p``, and for
-        a margin ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an open row, the
-        smaller); and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
+        ``difference``, ``typical``, ``low``, ``high``, ``side`` as of :func:`gence.lab.results.statistics.compare`;
+        ``p``, and for a margin ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an
+        open row, the smaller); and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
 
     Raises:
         ValueError: the runs of a sum of terms have different seeds.

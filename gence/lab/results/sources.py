@@ -1,14 +1,10 @@
-"""What the pages on results share: a grid trained on the spot, calibration afterwards, the paper's cells beside ours.
-
-Numbers come from records (`gence.runs`) and from ``results/paper/tables.csv``, the printed tables of the GenCE paper.
-A cell that was not run says so.
-"""
+"""Where the numbers of a page on results come from: the paper's cells, records, a grid trained on the spot."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,28 +14,25 @@ import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
-from gence import calibration, metrics, runs
+from gence import calibration, metrics
+from gence.lab import runs
 
 if TYPE_CHECKING:  # notebooks have it; whoever only trains need not
-    from IPython.display import Markdown
+    pass
 
 __all__ = [
-    "NOT_RUN",
+    "NESTED",
+    "PAPER_NAMES",
     "benchmark_records",
-    "beside_paper",
     "calibrated",
     "calibrated_columns",
     "collected",
-    "markdown",
-    "mean_sd",
     "paper_cells",
     "recalibrate",
     "results_folder",
     "train_grid",
 ]
 
-NOT_RUN = "not run"
-DASH = "–"
 # The paper's words for what our records call otherwise.
 PAPER_NAMES: dict[str, dict[str, str]] = {
     "dataset": {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet", "av1451": "AV1451"},
@@ -67,8 +60,6 @@ PAPER_NAMES: dict[str, dict[str, str]] = {
 }
 PAPER_BINS = 20  # of the calibration errors in the paper's tables
 PAPER_ATS_BINS = 15  # of its adaptive temperature scaling, but in Table 10, which compares numbers of bins
-# Table 5 names the foreign data where other tables name the data set; its networks are those of CIFAR-10.
-OOD_METRIC, OOD_DATASET, OOD_SCORE = "OOD_AUROC", "CIFAR-10", "entropy"
 BINNED = ("ece", "adaece", "classwise_ece")
 # Columns of collected records that hold JSON text.
 NESTED = ("loss_options", "recipe_options", "foreign", "class_error", "foreign_scores", "batch_sizes")
@@ -153,15 +144,15 @@ def train_grid(grid: Mapping[str, Any], out: str | Path, *, progress: bool = Tru
     """Train all runs of a grid that have no record yet, and read their records.
 
     Args:
-        grid: as in :func:`gence.runs.expand_grid`.
+        grid: as in :func:`gence.lab.runs.expand_grid`.
         out: folder of the records.
         progress: show a bar.
 
     Returns:
-        As :func:`gence.runs.read_records`, of this grid only.
+        As :func:`gence.lab.runs.read_records`, of this grid only.
 
     Raises:
-        ParameterError: as :func:`gence.runs.expand_grid`.
+        ParameterError: as :func:`gence.lab.runs.expand_grid`.
 
     Example:
         >>> grid = {"fixed": {"tier": "smoke", "n_per_class": 5}, "vary": {"loss": ["ce", "gence"]}}
@@ -185,7 +176,7 @@ def recalibrate(
     """Fit calibrators to the validation logits of trained runs and measure them on the test logits.
 
     Args:
-        records: of :func:`gence.runs.read_records`; the logits lie beside the records.
+        records: of :func:`gence.lab.runs.read_records`; the logits lie beside the records.
         calibrators: names in ``gence.calibration.CALIBRATORS``, or a name for each of some functions that make one.
         n_bins: of the calibration errors; None takes the metrics' default, 15. The paper's tables use 20.
 
@@ -251,7 +242,7 @@ def calibrated(records: pd.DataFrame, ats_bins: int = PAPER_ATS_BINS) -> pd.Data
     """Calibrate the trained networks of one run as the paper does, and measure them with its number of bins.
 
     Args:
-        records: of :func:`gence.runs.read_records`, of one data set and one network; the logits lie beside them.
+        records: of :func:`gence.lab.runs.read_records`, of one data set and one network; the logits lie beside them.
         ats_bins: of adaptive temperature scaling, at most the number of validation samples.
 
     Returns:
@@ -287,10 +278,10 @@ def _calibrators(dataset: str, model: str, ats_bins: int) -> dict[str, Callable[
     """What is fitted to a trained network, by the start of its columns."""
     all_bins = (ats_bins, *_other_ats_bins(dataset, model))
     made = {"raw": calibration.Uncalibrated, "ts": calibration.TemperatureScaling}
-    return made | {_ats(bins): partial(calibration.AdaptiveTemperatureScaling, n_bins=bins) for bins in all_bins}
+    return made | {ats_column(bins): partial(calibration.AdaptiveTemperatureScaling, n_bins=bins) for bins in all_bins}
 
 
-def _ats(bins: int) -> str:
+def ats_column(bins: int) -> str:
     return "ats" if bins == PAPER_ATS_BINS else f"ats{bins}"
 
 
@@ -311,7 +302,7 @@ def _other_ats_bins(dataset: str, model: str) -> tuple[int, ...]:
 def collected(grid: str) -> pd.DataFrame:
     """Return the collected records of a grid, ``results/<grid>.csv``; without rows where it was not run.
 
-    Options, errors of the classes and scores on foreign images come as in :func:`gence.runs.read_records`.
+    Options, errors of the classes and scores on foreign images come as in :func:`gence.lab.runs.read_records`.
 
     Beside what the records hold it has the :func:`calibrated_columns`, empty where the logits were not at hand.
 
@@ -329,171 +320,3 @@ def collected(grid: str) -> pd.DataFrame:
     table = pd.read_csv(path)
     nested = [name for name in NESTED if name in table]
     return table.assign(**{name: table[name].map(json.loads) for name in nested})
-
-
-def markdown(
-    table: pd.DataFrame | Iterable[Mapping[str, Any]], *, index: bool = False, labels: Sequence[str] | None = None
-) -> Markdown:
-    """Show a table in a notebook, its numbers as they are written; what is missing stays empty.
-
-    "not run" is said once, below the table: rows and columns that hold nothing else are left out, and a dash marks a
-    single cell.
-
-    Args:
-        table: a data frame, or one mapping for each row; a row may lack columns.
-        index: show the names of the rows too.
-        labels: columns that say what a row is; None means those to the left of the first "not run" in which no number
-            has a decimal point.
-
-    Example:
-        >>> print(markdown([{"loss": "CE", "error": "1.50"}, {"loss": "GenCE"}]).data)
-        | loss   | error   |
-        |:-------|:--------|
-        | CE     | 1.50    |
-        | GenCE  |         |
-        >>> rows = [{"loss": "CE", "a": "1.5", "b": "not run"}, {"loss": "GenCE", "a": "not run", "b": "not run"}]
-        >>> print(markdown(rows).data)
-        | loss   | a   |
-        |:-------|:----|
-        | CE     | 1.5 |
-        <BLANKLINE>
-        Not run: 3 of 4 cells (all of GenCE; all of b).
-    """
-    from IPython.display import Markdown
-
-    frame = pd.DataFrame(table)
-    if frame.isna().any(axis=None):
-        frame = frame.astype(object).where(frame.notna(), "")
-    frame, sentence = _said_once(frame, labels, index)
-    text = frame.to_markdown(index=index, disable_numparse=True) if len(frame) else ""
-    return Markdown("\n\n".join(filter(None, [text, sentence])))
-
-
-def _said_once(frame: pd.DataFrame, labels: Sequence[str] | None, index: bool) -> tuple[pd.DataFrame, str]:
-    """The table without rows and columns of nothing but "not run", and a sentence that says so."""
-    missing = frame == NOT_RUN
-    if not missing.any(axis=None):
-        return frame, ""
-    first = int(np.argmax(missing.any(axis=0)))
-    if labels is None:
-        numbers = frame.astype(str).apply(lambda column: column.str.contains(r"\d\.\d").any())
-        labels = [name for name in frame.columns[:first] if not numbers[name]]
-    is_label = frame.columns.isin(labels)
-    values, gaps = frame.loc[:, ~is_label], missing.loc[:, ~is_label]
-    nothing = gaps | values.isin(["", "-"])
-    rows = nothing.all(axis=1) & gaps.any(axis=1)
-    names = frame.index[rows] if index else frame.loc[rows, is_label].iloc[:, :1].squeeze(axis=1)
-    left = nothing[~rows]
-    columns = list(left.columns[left.all(axis=0) & gaps[~rows].any(axis=0)]) if len(left) else []
-    parts = [f"all of {', '.join(dict.fromkeys(map(str, part)))}" for part in (names, columns) if len(part)]
-    shown = frame[~rows].drop(columns=columns)
-    if (shown == NOT_RUN).any(axis=None):
-        shown = shown.replace(NOT_RUN, DASH)
-        parts.append(f"and those with {DASH}" if parts else DASH)
-    count, of = int(gaps.sum(axis=None)), gaps.size - int((nothing & ~gaps).sum(axis=None))
-    which = f" ({'; '.join(parts)})" if parts else ""
-    return shown, f"Not run: {count} of {of} cells{which}."
-
-
-def mean_sd(values: Sequence[float], *, scale: float = 100.0, digits: int = 2) -> str:
-    """Write a mean with its standard deviation; without values say "not run".
-
-    Args:
-        values: one for each seed.
-        scale: 100 writes fractions in per cent.
-        digits: after the point.
-
-    Example:
-        >>> mean_sd([0.10, 0.12]), mean_sd([0.1]), mean_sd([])
-        ('11.00 (1.41)', '10.00', 'not run')
-    """
-    values = scale * np.asarray(values, dtype=float)
-    if len(values) == 0:
-        return NOT_RUN
-    spread = f" ({values.std(ddof=1):.{digits}f})" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
-
-
-def beside_paper(
-    cells: pd.DataFrame,
-    ours: pd.DataFrame,
-    *,
-    by: Sequence[str] = ("dataset", "model", "loss"),
-    checkpoint: str = "last",
-) -> pd.DataFrame:
-    """Put the paper's cells beside the means of our full-tier runs of the same setting.
-
-    Equal stands beside equal: a calibration error that the paper states after ATS (``ats_bins`` is set) stands beside
-    ours after ATS with as many bins, one without (``ats_bins`` is NaN) beside ours before any calibration, both with
-    the paper's 20 bins; an OOD AUROC beside that of the same foreign images and score, the entropy. Training times
-    have no unit in the paper, so nothing stands beside them.
-
-    Args:
-        cells: of :func:`paper_cells`, of one metric.
-        ours: records, for example of :func:`collected`; may be empty.
-        by: columns that make a setting.
-        checkpoint: which of ours.
-
-    Returns:
-        One row for each cell, as text: `by`, ``paper`` (mean, standard deviation in brackets), ``paper n``, ``ours``,
-        ``n``. A misread cell of the paper carries a question mark where its reading is uncertain.
-
-    Raises:
-        ValueError: cells of several metrics.
-
-    Example:
-        >>> cells = paper_cells(1, dataset="CIFAR-10", model="ResNet-50")
-        >>> table = beside_paper(cells, pd.DataFrame())
-        >>> table["loss"].tolist()[:2], set(table["ours"])
-        (['CE', 'Brier'], {'not run'})
-    """
-    if cells["metric"].nunique() != 1:
-        raise ValueError(f"cells of one metric are needed, but got {sorted(set(cells['metric']))}")
-    full = ours if ours.empty else ours[(ours["tier"] == "full") & (ours["checkpoint"] == checkpoint)]
-    lines = []
-    for cell in cells.to_dict("records"):
-        values = _values_for(cell, _of_setting(cell, full, by))
-        printed = "-" if np.isnan(cell["mean"]) else f"{cell['mean']:.2f}"
-        printed += "" if np.isnan(cell["std"]) else f" ({cell['std']:.2f})"
-        printed += " ?" if cell["reading"] == "uncertain" else ""
-        lines.append(
-            {name: f"{cell[name]:g}" if isinstance(cell[name], float) else cell[name] for name in by}
-            | {"paper": printed, "paper n": cell["n_runs"], "ours": mean_sd(values), "n": len(values)}
-        )
-    return pd.DataFrame(lines)
-
-
-def _of_setting(cell: Mapping[str, Any], ours: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Our rows of the setting of a printed cell."""
-    wanted = {**cell, "dataset": OOD_DATASET} if cell["metric"] == OOD_METRIC else cell
-    for name in () if ours.empty else by:
-        words = PAPER_NAMES.get(name, {})
-        ours = ours[[words.get(value, value) == wanted[name] for value in ours[name]]]
-    return ours
-
-
-def _values_for(cell: Mapping[str, Any], same: pd.DataFrame) -> list[float]:
-    """Our values of what a printed cell measures, of those runs that have one."""
-    if same.empty:
-        return []
-    if cell["metric"] == OOD_METRIC:
-        return list(_auroc(same["foreign_scores"], cell["dataset"])) if "foreign_scores" in same else []
-    column = _our_column(cell)
-    return [] if column not in same else same[column].dropna().tolist()
-
-
-def _our_column(cell: Mapping[str, Any]) -> str | None:
-    """The column of collected records that holds what a printed cell measures; None where none does."""
-    metric = {theirs: name for name, theirs in PAPER_NAMES["metric"].items()}.get(cell["metric"])
-    if metric not in BINNED:
-        return metric  # ATS changes no prediction, so an error is the same before and after
-    bins = cell["ats_bins"]
-    return f"raw_{metric}" if np.isnan(bins) else f"{_ats(int(bins))}_{metric}"
-
-
-def _auroc(scores: Iterable[Mapping[str, Any]], foreign: str) -> Iterable[float]:
-    """Our AUROC on foreign images in the paper's words."""
-    names = {theirs: name for name, theirs in PAPER_NAMES["foreign"].items()}
-    for of_run in scores:
-        if found := of_run.get(names.get(foreign, "")):
-            yield found[OOD_SCORE]["auroc"]

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gence._files import replace_file
+from gence.lab._files import replace_file
 
-__all__ = ["describe_module", "digest", "load_checkpoint", "replace_file", "save_checkpoint"]
+__all__ = ["describe_module", "digest", "load_checkpoint", "save_checkpoint"]
 
 # Counts up when what a checkpoint holds changes; older ones are then refused.
 SCHEMA = 1

@@ -13,7 +13,6 @@ from gence.samplers import LAST_BATCH, batch_sizes
 __all__ = ["FULL_BATCH", "RECIPES", "Recipe", "make_recipe", "recipe_names"]
 
 FULL_BATCH = "full"
-
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "schedule": ("step", "onecycle", "cosine"),
     "reduction": ("mean", "sum"),
@@ -143,7 +142,6 @@ _PAPER = Recipe(batch_size=128, epochs=350, augment="crop+flip", precision="floa
 _REFERENCE_CODE = dataclasses.replace(
     _PAPER, reduction="sum", clip_norm=2.0, milestones=(149 / 350, 249 / 350), last_batch="keep"
 )
-
 RECIPES: dict[str, Recipe] = {
     "laptop": Recipe(epochs=50),
     "paper": _PAPER,

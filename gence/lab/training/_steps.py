@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from gence.data import Splits
-from gence.recipes import Recipe
+from gence.lab.data import Splits
+from gence.lab.training.recipe import Recipe
 from gence.samplers import ClassBalancedBatchSampler
 
 SPLITS = ("train", "val", "test")
@@ -60,9 +60,6 @@ class Draws:
         views = np.random.default_rng([self.seeds[0], 2, epoch])  # only one network at a time is augmented
         shift, mirror = views.integers(0, 2 * CROP_PADDING + 1, (self.n, 2)), views.integers(0, 2, self.n) == 1
         return Drawn(*map(torch.as_tensor, (order, shift, mirror)))
-
-
-# --- One network, and a stack of them -----------------------------------------------------------------------------
 
 
 class _Preparation:
@@ -292,4 +289,4 @@ def check_stackable(model: nn.Module, loss: nn.Module, recipe: Recipe) -> None:
         (hasattr(loss, "update"), f"{loss._get_name()}, which is updated with validation logits,"),
     ):
         if needs_train:
-            raise ValueError(f"train_many cannot do this: {what}. Train each seed with gence.training.train.")
+            raise ValueError(f"train_many cannot do this: {what}. Train each seed with gence.lab.training.train.")

@@ -1,0 +1,6 @@
+"""From records to a page: statistics, verdicts in words, tables, predictions, figures. Import the room you need.
+
+- ``names``: the words for losses, metrics and calibrators. ``statistics``: paired tests, one correction, equivalence.
+- ``wording``: verdicts and p-values in words. ``sources``: where numbers come from. ``tables``: how they are shown.
+- ``predictions``: what was written down before the runs. ``plots``: figures in one style.
+"""
