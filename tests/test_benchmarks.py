@@ -184,7 +184,7 @@ def test_the_command_writes_the_record_whole_or_not_at_all(tmp_path, monkeypatch
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench.runs.os, "replace", killed)
+    monkeypatch.setattr("os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         bench.main([*arguments, "--out", str(out)])
     assert out.read_text() == before

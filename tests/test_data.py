@@ -45,6 +45,7 @@ from gence.lab.data import (
     long_tail_counts,
     packing,
 )
+from gence.lab.data import __main__ as command_line
 
 PARTS = ("train", "val", "test")
 FIELDS = [f"{kind}_{part}" for part in PARTS for kind in "xy"]
@@ -572,7 +573,7 @@ def test_downloads_are_checked(name: str, server: tuple[Path, str], monkeypatch:
     with pytest.raises(OSError, match=f"downloading '{name}' failed"):
         data.download(name)
     file.write_bytes(whole)
-    data.main(["--download", name])
+    command_line.main(["--download", name])
     splits = load_splits(name, seed=0)
     assert len(splits.y_test) == len(splits.class_names)
     file.unlink()
@@ -1332,7 +1333,7 @@ def test_the_command_line(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [[], ["only"], ["a", "b.npz", "--pack", "cifar10"]])
 def test_the_command_line_needs_one_task(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
-        data.main(arguments)
+        command_line.main(arguments)
     assert stop.value.code == 2 and "give FOLDER and OUT.npz" in capsys.readouterr().err
 
 

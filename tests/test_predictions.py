@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from gence.lab import runs
-from gence.lab.results import predictions, sources, statistics
+from gence.lab.results import sources, statistics
 from gence.lab.results.predictions import groups_of_classes, judge, load_predictions, variants
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
