@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-# pytest's importlib mode leaves this folder out of the path, and the tests share references.py.
-sys.path.insert(0, str(Path(__file__).parent))
+# pytest's importlib mode leaves folders out of the path; the rooms share references and stand-ins.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 # The tensors of the tests are tiny: a second thread makes them no faster, and on a busy machine ten times slower.
 torch.set_num_threads(1)
 

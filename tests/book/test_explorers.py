@@ -22,7 +22,7 @@ from scipy.special import softmax
 
 from gence.losses import brier_loss, focal_loss, generative_cross_entropy
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "book" / "_static" / "explorers"
 BUILT = ROOT / "_build" / "committed" / "html"
 LOSSES = [

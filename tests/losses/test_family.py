@@ -552,7 +552,7 @@ def pointwise_form(name: str, n_classes: int) -> Callable[[Tensor, Tensor], Tens
     return make_loss(name, **required(name, n_classes))
 
 
-# In a batch that holds all classes, as the search needs them, these are other losses: see tests/test_theory_tax.py.
+# In a batch that holds all classes, as the search needs them, these are other losses: see tests/theory/test_tax.py.
 OTHERS_IN_A_WHOLE_BATCH = ("present_class", "gence_tracked")
 
 

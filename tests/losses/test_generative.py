@@ -557,7 +557,7 @@ FUNCTIONAL: dict[str, tuple[Callable, dict, dict]] = {
         IGNORE | {"class_counts": WEIGHT, "beta": 0.9, "reduction": "sum"},
     ),
 }
-# There is nothing to remember yet, and the counts of tracked GenCE act on its gradient only (tests/test_theory_tax.py).
+# There is nothing to remember yet, and the counts of tracked GenCE act on its gradient only (tests/theory/test_tax.py).
 NO_CHANGE_OF_VALUE = {"learnable", "memory", ("gence_tracked", "class_counts")}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 import notebook_tools as nb  # noqa: E402
 
@@ -34,12 +34,12 @@ def check_cells() -> dict[str, set[str]]:
 def marked_tests() -> dict[str, set[str]]:
     """Claim id to the tests that carry its marker."""
     found: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for decorator in getattr(node, "decorator_list", []):
                 if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.claim":
                     for argument in decorator.args:
-                        found.setdefault(argument.value, set()).add(f"tests/{path.name}::{node.name}")
+                        found.setdefault(argument.value, set()).add(f"{path.relative_to(ROOT).as_posix()}::{node.name}")
     return found
 
 

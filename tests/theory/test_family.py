@@ -16,7 +16,7 @@ from gence.propriety import completeness, conditional_risk, find_minimisers, is_
 
 SHAPES = [2, 3, 5]
 SEEDS = range(5)
-# Their verdicts: tests/test_loss_family.py, for the last two tests/test_theory_tax.py (in a batch that holds all
+# Their verdicts: tests/losses/test_family.py, for the last two tests/theory/test_tax.py (in a batch that holds all
 # classes they are cross-entropy and, without a past, GenCE).
 WHOLE_BATCH = ("gence_focal", "gence_adafocal", "mmce", "mmce_w", "present_class", "gence_tracked")
 

@@ -15,7 +15,7 @@ import torch
 
 from gence.lab import runs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted((ROOT / "results" / "benchmarks").glob("losses-*.json"))
 
 

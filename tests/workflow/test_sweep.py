@@ -33,7 +33,7 @@ from gence.lab import _files, runs
 from gence.lab.results import sources
 from gence.lab.runs import ParameterError, RunParameters, parameters, record
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 import sweep  # noqa: E402
 
@@ -690,7 +690,7 @@ def slurm(tmp_path) -> dict[str, str]:
     commands.mkdir()
     notes.mkdir()
     for name in ("sbatch", "srun", "sacct", "squeue", "scancel", "sinfo", "scontrol", "sacctmgr"):
-        (commands / name).symlink_to(ROOT / "tests" / "fake_slurm.py")
+        (commands / name).symlink_to(ROOT / "tests" / "support" / "fake_slurm.py")
     return {"PATH": f"{commands}:{os.environ['PATH']}", "FAKE_SLURM": str(notes)}
 
 

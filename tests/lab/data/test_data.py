@@ -49,7 +49,7 @@ from gence.lab.data import __main__ as command_line
 
 PARTS = ("train", "val", "test")
 FIELDS = [f"{kind}_{part}" for part in PARTS for kind in "xy"]
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 REAL_SIZES = "ignore:.*call your results those of a variant"
 
 

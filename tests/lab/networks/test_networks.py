@@ -457,7 +457,7 @@ def test_flops_of_a_pixel_count_and_leave_the_model_alone() -> None:
 
 @over_names
 def test_every_source_is_in_the_bibliography(name: str) -> None:
-    bibliography = Path(__file__).parents[1].joinpath("book", "references.bib").read_text()
+    bibliography = Path(__file__).parents[3].joinpath("book", "references.bib").read_text()
     for key in model_info(name).sources:
         assert bibliography.count(f"{{{key},") == 1
 

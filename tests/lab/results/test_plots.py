@@ -12,7 +12,7 @@ import pytest
 from gence import losses
 from gence.lab.results import names, plots
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").rglob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[3] / "notebooks").rglob("*.ipynb"))
 OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 NAMES = {word: style for key, style in plots.LOSS_STYLE.items() for word in (key, style.label)}
 HEX = re.compile(r"#[0-9A-Fa-f]{6}")

@@ -15,7 +15,7 @@ from gence.lab import runs
 from gence.lab.results import sources, statistics
 from gence.lab.results.predictions import groups_of_classes, judge, load_predictions, variants
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "workflow"))
 import notebook_tools as nb
 
 SEEDS = 20
