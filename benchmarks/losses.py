@@ -6,7 +6,7 @@
 
 The losses take turns: in every round each is timed once, in a new order, and is divided by F.cross_entropy *of the same
 round*. A machine drifts while minutes pass (clock rate, heat, other programs); what slows a whole round cancels in such
-a ratio. Reported are medians over the rounds. The page ``notebooks/10_speed.ipynb`` shows the record.
+a ratio. Reported are medians over the rounds. The page ``notebooks/engine/speed.ipynb`` shows the record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""gence: Generative Cross-Entropy (GenCE) for PyTorch, and the small module the GenCE book shares.
+"""gence: Generative Cross-Entropy (GenCE) for PyTorch, with the losses, metrics and calibrators around it.
 
 The two names most users want are here; everything else is imported from its own room, for example
 ``from gence.metrics import expected_calibration_error``.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
 __all__ = ["GenCELoss", "generative_cross_entropy", "make_loss"]
 
 if TYPE_CHECKING:
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str):
-    """Import the losses on first use, so that tools which only need ``gence.runs`` never wait for torch."""
+    """Import on first use, so that tools which need no losses never wait for torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gence")
     if name in __all__:
         from gence import losses
 

@@ -382,7 +382,7 @@ def claims() -> list[dict[str, str]]:
 
 # The files of the predictions, and where the notebook shows their verdicts.
 PREDICTIONS = {"predictions.yml": "The verdicts", "predictions_follow_up.yml": "A second round"}
-PREDICTIONS_PAGE = "notebooks/17_predictions.ipynb"
+PREDICTIONS_PAGE = "notebooks/batch/predictions.ipynb"
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
 NETWORK_OF_DATA = {"cifar10": "a small CNN on a part of CIFAR-10", "cifar100": "a small CNN on a part of CIFAR-100"}

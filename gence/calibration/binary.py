@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import interpolate, special
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-from tqdm import tqdm
 
 from gence import metrics
+from gence._progress import tqdm
 from gence.calibration._likelihood import LONG, TOLERANCE, Floats, Ints, less_maximum
 from gence.calibration.base import Calibrator, check_all_classes, check_enough, log_odds, renormalised
 from gence.calibration.temperature import Temperatures, temperature_for, top_confidence

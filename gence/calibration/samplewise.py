@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy import optimize, special
 from sklearn.exceptions import ConvergenceWarning
-from tqdm import tqdm
 
+from gence._progress import tqdm
 from gence.calibration._likelihood import (
     LONG,
     TEMPERATURES,

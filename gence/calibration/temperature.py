@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 from sklearn.exceptions import ConvergenceWarning
-from tqdm import tqdm
 
 from gence import metrics
+from gence._progress import tqdm
 from gence.calibration._likelihood import LONG, PUBLISHED, TEMPERATURES, Floats, Ints, best_temperature, less_maximum
 from gence.calibration.base import Calibrator, check_enough
 

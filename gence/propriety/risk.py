@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from tqdm import tqdm
+
+from gence._progress import tqdm
 
 __all__ = ["Minimisers", "Verdict", "conditional_risk", "couples_samples", "find_minimisers", "is_strictly_proper"]
 

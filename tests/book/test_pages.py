@@ -161,7 +161,7 @@ def test_solutions_are_folded_with_their_outputs(site, name):
 
 def test_a_solution_opens_on_a_click(site, browser):
     page = browser.new_page()
-    page.goto(f"{site}/notebooks/01_why_another_loss.html", wait_until="load")
+    page.goto(f"{site}/notebooks/idea/why_another_loss.html", wait_until="load")
     fold = page.locator("details.solution").first
     output = fold.locator("div.cell_output").first
     assert not output.is_visible()
@@ -172,7 +172,7 @@ def test_a_solution_opens_on_a_click(site, browser):
 
 def test_nothing_is_cut_on_paper(site, browser):
     page = browser.new_page(viewport={"width": 700, "height": 900})  # the text width of A4, in CSS pixels
-    page.goto(f"{site}/notebooks/01_why_another_loss.html", wait_until="networkidle")
+    page.goto(f"{site}/notebooks/idea/why_another_loss.html", wait_until="networkidle")
     page.emulate_media(media="print")
     page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     cut = """() => [...document.querySelectorAll('article pre, article table, .pst-scrollable-table-container')]
@@ -214,7 +214,7 @@ def test_the_landing_page_leads_on_and_theorems_proofs_and_exercises_are_rendere
     page.goto(f"{site}/index.html", wait_until="networkidle")
     assert page.url.endswith("/book/index.html")
     page.get_by_role("link", name="Why another loss?").first.click()
-    assert page.url.endswith("/notebooks/01_why_another_loss.html")
+    assert page.url.endswith("/notebooks/idea/why_another_loss.html")
     page.goto(f"{site}/book/loss.html", wait_until="networkidle")
     for kind in ("definition", "proposition", "proof", "exercise", "solution"):
         assert page.locator(f"div.{kind}").count() >= 1, kind

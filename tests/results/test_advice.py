@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 import notebook_tools as nb  # noqa: E402
 
-PAGE = nb.NOTEBOOKS / "18_when_to_use.ipynb"
+PAGE = nb.NOTEBOOKS / "batch" / "when_to_use.ipynb"
 LEDGER = {claim["id"]: claim for claim in nb.claims()}
 
 FULL, ALIKE = "full batch, any data", "balanced, all or most classes in every batch"
@@ -59,7 +59,7 @@ ELSEWHERE = {
     # The tail of the same runs, said by the predictions in more settings; other quantities, strengths and losses.
     *("tails-batch", "tails-rival", "strength-force", "strength-dose", "strength-images"),
 }
-PAGES = ("15_full_batch", "16_mini_batch_tax", "17_predictions", "long_tails", "batch_size", "strength")
+PAGES = ("full_batch", "mini_batch_tax", "predictions", "long_tails", "batch_size", "strength")
 
 
 def advice() -> list[dict[str, str]]:

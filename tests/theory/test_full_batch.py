@@ -1,4 +1,4 @@
-"""Full-batch GenCE is cross-entropy: the theorem and its limits; see notebooks/15_full_batch.ipynb.
+"""Full-batch GenCE is cross-entropy: the theorem and its limits; see notebooks/batch/full_batch.ipynb.
 
 The references are plain numpy: sums over samples and classes, Newton's method for the best bias of cross-entropy.
 """

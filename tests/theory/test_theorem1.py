@@ -1,4 +1,4 @@
-"""Theorem 1 and its relatives, in plain numpy float64 where that is possible; see notebooks/06_theorem_1.ipynb."""
+"""Theorem 1 and its relatives, in plain numpy float64 where possible; see notebooks/generative/theorem_1.ipynb."""
 
 from __future__ import annotations
 
