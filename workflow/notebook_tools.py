@@ -463,13 +463,22 @@ def pages_of_toc() -> list[str]:
     return found
 
 
+def redirects() -> dict[str, str]:
+    """Old address to new one, as _config.yml has them."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["redirects"]
+
+
 def check_pages(html: Path) -> list[str]:
     """What is wrong with a build: pages of the contents that are missing or empty, pages nobody can reach."""
     wanted = {f"{page}.html" for page in pages_of_toc()}
-    extra = {"index.html", "genindex.html", "search.html", "py-modindex.html", "prf-prf.html"}
+    moved = {f"{old}.html": (Path(old).parent / new).as_posix() for old, new in redirects().items()}
+    extra = {"index.html", "genindex.html", "search.html", "py-modindex.html", "prf-prf.html", *moved}
     built = {str(p.relative_to(html)) for p in html.rglob("*.html") if "_static" not in p.parts}
     wrong = [f"{page} is missing" for page in sorted(wanted - built)]
     wrong += [f"{page} is not in _toc.yml" for page in sorted(built - wanted - extra)]
+    wrong += [
+        f"{old} leads to {new}, which is no page" for old, new in moved.items() if os.path.normpath(new) not in wanted
+    ]
     for page in sorted(wanted & built):
         size = (html / page).stat().st_size
         if size < MIN_PAGE_BYTES:
