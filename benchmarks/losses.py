@@ -37,9 +37,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from gence._words import nearest
 from gence.lab import runs
 from gence.losses import REGISTRY, loss_names, make_loss
+from gence.words import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 from torch.utils.data import Sampler
 
-from gence._words import nearest
+from gence.words import nearest
 
 __all__ = ["LAST_BATCH", "ClassBalancedBatchSampler", "EvenBatchSampler", "batch_sizes"]
 

@@ -32,9 +32,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gence.lab._files import data_folder, file_stamp, replace_file
-from gence.lab._records import flaw
+from gence.lab.records import flaw
 from gence.lab.results import sources
+from gence.lab.storage import data_folder, file_stamp, replace_file
 
 if TYPE_CHECKING:  # a job must not wait for torch before its kernel starts
     import pandas as pd

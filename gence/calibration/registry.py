@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gence._words import nearest
 from gence.calibration.affine import DirichletCalibration, MatrixScaling, VectorScaling
 from gence.calibration.base import Calibrator, Uncalibrated
 from gence.calibration.binary import (
@@ -21,6 +20,7 @@ from gence.calibration.samplewise import (
     ParameterizedTemperatureScaling,
 )
 from gence.calibration.temperature import AdaptiveTemperatureScaling, TemperatureScaling
+from gence.words import nearest
 
 __all__ = ["CALIBRATORS", "make_calibrator"]
 

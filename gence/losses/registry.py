@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gence._words import nearest
 from gence.losses._module import OF_A_BATCH, FunctionalLoss
 from gence.losses.calibrating import AdaFocalLoss, EntropyLoss, mmce_loss
 from gence.losses.focal import (
@@ -23,6 +22,7 @@ from gence.losses.focal import (
 from gence.losses.generative import GenCELoss, TrackedGenCELoss
 from gence.losses.pointwise import brier_loss, cross_entropy, lq_loss, symmetric_cross_entropy
 from gence.losses.priors import class_balanced_loss, logit_adjusted_loss, present_class_cross_entropy
+from gence.words import nearest
 
 __all__ = ["REGISTRY", "LossInfo", "loss_names", "make_loss"]
 

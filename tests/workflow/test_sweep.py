@@ -29,7 +29,7 @@ import yaml
 from PIL import Image
 
 from gence import losses
-from gence.lab import _files, runs
+from gence.lab import runs, storage
 from gence.lab.results import sources
 from gence.lab.runs import ParameterError, RunParameters, parameters, record
 
@@ -256,14 +256,14 @@ def test_a_grid_is_read_again_without_torch_until_anything_it_depends_on_changes
         lambda: (tmp_path / "build" / "plans" / "small.json").write_text("{"),
         lambda: monkeypatch.setattr(sweep, "__file__", __file__),  # other code
     ]
-    monkeypatch.setattr(_files, "YOUNG", -1.0)
+    monkeypatch.setattr(storage, "YOUNG", -1.0)
     for number, change in enumerate(changes, start=2):
         change()
         sweep.read_jobs(config)
         assert len(read) == number, f"change {number - 1} was not seen"
         sweep.read_jobs(config)
         assert len(read) == number, "and it is read once"
-    monkeypatch.setattr(_files, "YOUNG", 1e9)
+    monkeypatch.setattr(storage, "YOUNG", 1e9)
     sweep.read_jobs(config)
     sweep.read_jobs(config)
     assert len(read) == number + 2, "a file that has just changed is not relied on"

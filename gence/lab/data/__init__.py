@@ -22,7 +22,6 @@ y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n,
 
 from __future__ import annotations
 
-from gence.lab._files import data_folder
 from gence.lab.data.arrays import Part, checked
 from gence.lab.data.files import content, own_file, read_part
 from gence.lab.data.info import INFO, DatasetInfo, how_to_bring, not_found
@@ -38,6 +37,7 @@ from gence.lab.data.regimes import (
     long_tail_counts,
 )
 from gence.lab.data.shifted import CORRUPTIONS, GENERATED, cifar10_c, load_test_images
+from gence.lab.storage import data_folder
 
 __all__ = [
     "CORRUPTIONS",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gence.lab._files import data_folder
 from gence.lab.data.packing import download, images_to_npz, pack
+from gence.lab.storage import data_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

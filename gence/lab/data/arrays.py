@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gence.lab._files import replace_file
 from gence.lab.data.info import DatasetInfo
+from gence.lab.storage import replace_file
 
 __all__ = ["Part", "checked"]
 

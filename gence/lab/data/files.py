@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gence.lab._files import data_folder, file_digest
 from gence.lab.data.arrays import KEYS, Part, check_against, checked, pixel_statistics, read_npz, what_is
 from gence.lab.data.info import INFO, how_to_bring
 from gence.lab.data.readers import READERS
+from gence.lab.storage import data_folder, file_digest
 
 __all__ = ["content", "own_file", "read_part"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gence.lab._files import data_folder
+from gence.lab.storage import data_folder
 
 __all__ = ["INFO", "DatasetInfo", "how_to_bring", "not_found"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gence.lab._files import data_folder
 from gence.lab.data.arrays import KEYS, Part, checked, write_npz
 from gence.lab.data.files import read_part, sum_of
 from gence.lab.data.info import INFO, DatasetInfo, how_to_get
 from gence.lab.data.readers import READERS, TORCHVISION, open_torchvision, read_images
 from gence.lab.data.regimes import dataset_info
+from gence.lab.storage import data_folder
 
 __all__ = ["download", "fetch", "images_to_npz", "pack"]
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gence._words import nearest
-from gence.lab._files import data_folder
 from gence.lab.data.arrays import Part
 from gence.lab.data.files import read_part
 from gence.lab.data.info import INFO, DatasetInfo, how_to_bring
 from gence.lab.data.readers import READERS
+from gence.lab.storage import data_folder
+from gence.words import nearest
 
 __all__ = [
     "Splits",

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gence._words import nearest
-from gence.lab._files import data_folder
 from gence.lab.data.arrays import Part, checked
 from gence.lab.data.files import own_file, read_part
 from gence.lab.data.info import not_found
 from gence.lab.data.regimes import dataset_info, image_names
+from gence.lab.storage import data_folder
+from gence.words import nearest
 
 __all__ = ["CORRUPTIONS", "GENERATED", "cifar10_c", "load_test_images"]
 

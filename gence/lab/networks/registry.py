@@ -26,7 +26,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gence._words import nearest
 from gence.lab.networks.architectures import (
     MLP,
     VGG5,
@@ -38,6 +37,7 @@ from gence.lab.networks.architectures import (
     basic_block,
     bottleneck,
 )
+from gence.words import nearest
 
 __all__ = ["ModelInfo", "flops", "make_model", "model_info", "model_names", "parameter_count"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gence._words import nearest
+from gence.words import nearest
 
 __all__ = ["CALIBRATOR_NAMES", "LOSS_NAMES", "METRIC_NAMES", "calibrator_name", "loss_name", "metric_name"]
 

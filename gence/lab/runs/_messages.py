@@ -10,8 +10,8 @@ from pydantic import (
 )
 
 from gence import losses
-from gence._words import nearest
 from gence.lab import data, networks, training
+from gence.words import nearest
 
 __all__ = ["ParameterError"]
 

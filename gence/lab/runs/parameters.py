@@ -31,8 +31,7 @@ from pydantic import (
 
 from gence import losses
 from gence.lab import data, networks, training
-from gence.lab._files import expanded
-from gence.lab._records import flaw
+from gence.lab.records import flaw
 from gence.lab.runs._checks import check_fit, check_kinds, defaults_of_loss, same_kind
 from gence.lab.runs._messages import ParameterError, explain, nearest_allowed
 from gence.lab.runs._text import (
@@ -47,6 +46,7 @@ from gence.lab.runs._text import (
     seeds_from_text,
     without_repetition,
 )
+from gence.lab.storage import expanded
 
 __all__ = ["ALGORITHM", "OPTIONAL", "SMOKE_EPOCHS", "Parameters", "RunParameters"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gence.lab._files import replace_file
+from gence.lab.storage import replace_file
 
 __all__ = ["provenance", "write_atomically"]
 

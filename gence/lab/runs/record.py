@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from gence import metrics
 from gence.lab import data, networks, training
-from gence.lab._records import DAMAGED, RECORD_SCHEMA, read_record
+from gence.lab.records import DAMAGED, RECORD_SCHEMA, read_record
 from gence.lab.runs._messages import ParameterError
 from gence.lab.runs.parameters import NOT_IDENTITY, RECIPE_SETTINGS, RunParameters, own_content
 from gence.lab.runs.provenance import provenance, write_atomically

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gence.lab._files import replace_file
+from gence.lab.storage import replace_file
 
 __all__ = ["describe_module", "digest", "load_checkpoint", "save_checkpoint"]
 

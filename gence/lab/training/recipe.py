@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gence._words import nearest
 from gence.samplers import LAST_BATCH, batch_sizes
+from gence.words import nearest
 
 __all__ = ["FULL_BATCH", "RECIPES", "Recipe", "make_recipe", "recipe_names"]
 

@@ -31,8 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torchvision import datasets as official
 
-from gence.lab import _files, data
-from gence.lab._files import file_digest
+from gence.lab import data, storage
 from gence.lab.data import (
     Splits,
     cifar10_c,
@@ -46,6 +45,7 @@ from gence.lab.data import (
     packing,
 )
 from gence.lab.data import __main__ as command_line
+from gence.lab.storage import file_digest
 
 PARTS = ("train", "val", "test")
 FIELDS = [f"{kind}_{part}" for part in PARTS for kind in "xy"]
@@ -909,9 +909,9 @@ def test_the_sum_of_a_file_is_kept_only_once_it_is_at_rest(folder: Path, monkeyp
     path = folder / "mine.npz"
     path.write_bytes(b"first")
     read = []
-    monkeypatch.setattr(_files, "_digest", lambda path: read.append(path) or str(len(read)))
+    monkeypatch.setattr(storage, "_digest", lambda path: read.append(path) or str(len(read)))
     assert [file_digest(path) for _ in range(3)] == ["1", "2", "3"], "it has just changed: it may change again unseen"
-    monkeypatch.setattr(_files, "YOUNG", -1.0)
+    monkeypatch.setattr(storage, "YOUNG", -1.0)
     assert [file_digest(path) for _ in range(3)] == ["4"] * 3
     path.write_bytes(b"later")
     assert file_digest(path) == "5"
