@@ -134,3 +134,13 @@ def test_nobody_outside_imports_a_private_name(path):
         return
     text = path.read_text(encoding="utf-8")
     assert not re.findall(r"from gence[.\w]*\._\w+ import|from gence[.\w]* import (?:[\w, ]+, )?_\w+", text)
+
+
+def test_the_picture_of_the_house_is_the_house(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "workflow"))
+    import house
+
+    drawn = {unit for storey in house.FLOORS.values() for floor in storey for unit in floor}
+    assert drawn | {"lab"} >= {p.name for p in (ROOT / "gence").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert drawn >= {f"lab/{p.name}" for p in (ROOT / "gence" / "lab").iterdir() if p.is_dir() and p.name[0] != "_"}
+    assert house.draw() == house.PICTURE.read_text(encoding="utf-8"), "run: python workflow/house.py draw"
