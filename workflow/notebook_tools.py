@@ -144,8 +144,9 @@ def why_stale(notebook: nbformat.NotebookNode) -> str | None:
         return "it was never executed by `make refresh`"
     now = code_hashes(notebook)
     changed = [name for name in now if stamp["code"].get(name) != now[name]]
-    gone = [name for name in stamp["code"] if name not in now]
-    return f"changed since its run: {', '.join(changed + gone)}" if changed or gone else None
+    changed += [name for name in stamp["code"] if name not in now]
+    more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+    return f"changed since its run: {', '.join(changed[:4])}{more}" if changed else None
 
 
 # --- execution -------------------------------------------------------------------------------------------------
