@@ -1,6 +1,7 @@
 """Classification losses on logits: functional forms, modules, a registry, and ``make_loss``.
 
 - ``generative``: GenCE, the loss of the book, and the variant that tracks the column sums.
+- ``accumulation``: the gradient of a whole batch from micro-batches.
 - ``pointwise``, ``focal``, ``priors``, ``calibrating``: the other losses of the book, by what they do.
 - ``registry``: every loss by its name.
 - ``_contract``, ``_column_scores``, ``_module``: what they share.
@@ -28,6 +29,7 @@ may have another floating-point dtype than the logits.
 from __future__ import annotations
 
 from gence.losses._module import FunctionalLoss
+from gence.losses.accumulation import accumulated_backward
 from gence.losses.calibrating import AdaFocalLoss, EntropyLoss, mmce_loss
 from gence.losses.focal import (
     DUAL_FOCAL_GAMMAS,
@@ -53,6 +55,7 @@ __all__ = [
     "LossInfo",
     "ScheduledFocalLoss",
     "TrackedGenCELoss",
+    "accumulated_backward",
     "brier_loss",
     "class_balanced_loss",
     "cross_entropy",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gence.losses._column_scores import batch_scores, far_from_underflow, log_column_sums, over_group
 from gence.losses._contract import (
@@ -27,6 +29,8 @@ from gence.losses._contract import (
 from gence.losses._module import FunctionalLoss
 
 __all__ = ["GenCELoss", "TrackedGenCELoss", "generative_cross_entropy"]
+
+FEW = 2  # samples whose column sums say almost nothing
 
 
 def generative_cross_entropy(
@@ -78,6 +82,9 @@ def generative_cross_entropy(
         RuntimeError: wrong target dtype or shape, wrong weight shape, `label_smoothing` outside [0, 1], a second
             derivative with `group`.
 
+    Warns:
+        UserWarning: only one or two samples count, and no `group` may hold more.
+
     Source: Zhan, Zhou and Shen (2026), eq. (4); label smoothing from eqs. (5)-(6) with the target smoothed
     consistently; `strength`, `weight` and `group` are the book's.
 
@@ -101,6 +108,8 @@ def generative_cross_entropy(
         common = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
     z = as_rows(input.to(working_dtype(common)))
     y, q, mass = split_target(input, target, z, ignore_index, sample_weight)
+    if strength > 0 and group is None and (mass is not None or len(z) <= FEW):
+        _warn_of_few(z, mass)
     if weight is not None:
         if weight.requires_grad:
             raise ValueError("GenCE has no derivative with respect to its class weights. Use weight.detach().")
@@ -143,6 +152,27 @@ def _class_mass(
     if mass is None:
         return a, each.sum()
     return (a * mass[:, None]).masked_fill((mass == 0)[:, None], 0.0), (each * mass).sum()
+
+
+def _warn_of_few(z: Tensor, mass: Tensor | None) -> None:
+    """Warn of a batch of one or two samples that count; Python's default filter shows it once.
+
+    Tracers and transforms are left alone, and where a look at the masses would cost a wait all rows count.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functorch_wrapped_tensor(z):
+        return
+    n = len(z)
+    if type(mass) is Tensor and may_look(mass) and not is_functorch_wrapped_tensor(mass):
+        n = int(mass.count_nonzero())
+    if 1 <= n <= FEW:
+        warnings.warn(
+            "GenCE got a batch of one or two samples that count. The column sums of so few say almost nothing about "
+            "the classes: with one sample and strength 1 the gradient is 0. Let no batch be short, with "
+            "gence.samplers.EvenBatchSampler or the drop_last of a DataLoader, or take several as one batch, with "
+            "gence.losses.accumulated_backward.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _small_batch(z: Tensor, y: Tensor, reduction: str, strength: float) -> Tensor | None:
