@@ -1,7 +1,7 @@
 """Draw the house of ``gence`` as a picture, and print how large its rooms are and what they import.
 
-    python workflow/house.py          print lines per room and imports between the storeys
-    python workflow/house.py draw     write book/_static/house.svg, the picture in the README
+python workflow/house.py          print lines per room and imports between the storeys
+python workflow/house.py draw     write book/_static/house.svg, the picture in the README
 """
 
 from __future__ import annotations
