@@ -23,7 +23,8 @@ FLOORS = [
 ]
 # Inside a folder, from the ground up.
 STAIRS = {
-    "gence.losses": "_contract _column_scores _module accumulation generative pointwise focal priors calibrating registry",
+    "gence.losses": "_contract _column_scores _module accumulation generative pointwise focal priors calibrating "
+    "registry",
     "gence.metrics": "_input scores calibration_error detection registry",
     "gence.calibration": "_likelihood base temperature samplewise affine binary registry",
     "gence.propriety": "risk completeness",
