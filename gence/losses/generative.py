@@ -31,6 +31,7 @@ from gence.losses._module import FunctionalLoss
 __all__ = ["GenCELoss", "TrackedGenCELoss", "generative_cross_entropy"]
 
 FEW = 2  # samples whose column sums say almost nothing
+LOOK = 32  # rows up to which those that count are counted: in longer batches they are hardly ever so few
 
 
 def generative_cross_entropy(
@@ -83,7 +84,7 @@ def generative_cross_entropy(
             derivative with `group`.
 
     Warns:
-        UserWarning: only one or two samples count, and no `group` may hold more.
+        UserWarning: only one or two samples count, in a batch of up to 32 and without `group`.
 
     Source: Zhan, Zhou and Shen (2026), eq. (4); label smoothing from eqs. (5)-(6) with the target smoothed
     consistently; `strength`, `weight` and `group` are the book's.
@@ -108,7 +109,7 @@ def generative_cross_entropy(
         common = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
     z = as_rows(input.to(working_dtype(common)))
     y, q, mass = split_target(input, target, z, ignore_index, sample_weight)
-    if strength > 0 and group is None and (mass is not None or len(z) <= FEW):
+    if strength > 0 and group is None and len(z) <= (FEW if mass is None else LOOK):
         _warn_of_few(z, mass)
     if weight is not None:
         if weight.requires_grad:
@@ -162,7 +163,7 @@ def _warn_of_few(z: Tensor, mass: Tensor | None) -> None:
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functorch_wrapped_tensor(z):
         return
     n = len(z)
-    if type(mass) is Tensor and may_look(mass) and not is_functorch_wrapped_tensor(mass):
+    if type(mass) is Tensor and mass.device.type == "cpu" and not is_functorch_wrapped_tensor(mass):
         n = int(mass.count_nonzero())
     if 1 <= n <= FEW:
         warnings.warn(
