@@ -263,6 +263,22 @@ def inputs_of_sweep(jobs: Sequence[Job], storage: str = "") -> list[str]:
     return needed
 
 
+def check_cluster_path(python: str) -> None:
+    """Refuse what would fail in every job: Snakemake hands its Python to a cluster's shell without quotes.
+
+    Raises:
+        WorkflowError: a path with a blank in it.
+    """
+    if any(map(str.isspace, python)):
+        from snakemake.exceptions import WorkflowError
+
+        raise WorkflowError(
+            f"Snakemake cannot hand jobs to a cluster from a folder with a blank in its path, and {python} has one. "
+            "Move the repository to a path without blanks, or run the sweep on this machine, with PROFILE="
+            "workflow/profiles/cpu."
+        )
+
+
 def closing(jobs: Sequence[Job], ran: Iterable[str], grid: str, profile: str = "") -> str:
     """What to say at the end of a sweep: how many records there are, where, and what to do with them.
 
