@@ -331,7 +331,7 @@ class RunParameters(Parameters):
                         f"{given!r}"
                     )
             loss = self.make_loss(class_counts=[1.0] * n_classes)
-            probe = loss(torch.zeros(2, n_classes, dtype=self._dtype), torch.tensor([0, 1]))
+            probe = loss(torch.zeros(3, n_classes, dtype=self._dtype), torch.tensor([0, 1, 1]))
             if probe.dim() > 0:
                 raise ValueError("training needs a loss that returns one number; use reduction='mean' or 'sum'")
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
