@@ -26,10 +26,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html test lint sweep plan cost calibrate collect plot status fold refresh serve bench lock clean distclean
+.PHONY: help setup book html test test-thorough lint sweep plan cost calibrate collect plot status fold refresh serve bench lock clean distclean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(STAMP) ## install everything into .venv
 
@@ -49,6 +49,10 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 	@echo "The book: $(CURDIR)/_build/committed/html/index.html"
 
 test: lint html ## run all tests
+	@GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env -n $(TESTERS) --dist loadfile
+
+test-thorough: lint html ## run all tests, with the frameworks of other people's training code (installs them first)
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[test,integrations]'
 	@GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env -n $(TESTERS) --dist loadfile
 
 lint: $(STAMP) ## check style
