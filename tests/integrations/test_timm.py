@@ -84,7 +84,7 @@ def test_training_with_mixup_lowers_the_loss() -> None:
     assert criterion.sizes == [16] * 30
     with torch.no_grad():
         before, after = (plain_gence(m.eval()(x), y) for m in (model(), net))
-    assert after < before - 0.3
+    assert after < before - 0.1
 
 
 def test_mixup_wants_batches_of_even_numbers() -> None:
