@@ -239,7 +239,7 @@ def _executed_root(path: Path) -> Path:
 
 # Calls that arrange records or write tables.
 ARRANGES = re.compile(
-    r"^(reports|predictions|pd)\.|^runs\.(comp|holm|with)|(^|\.)[mM]arkdown$|^display$"
+    r"^(sources|tables|predictions|pd)\.|(^|\.)[mM]arkdown$|^display$"
     r"|\.(groupby|pivot|pivot_table|set_index|reset_index|assign|iterrows|to_dict|to_markdown)$"
 )
 
