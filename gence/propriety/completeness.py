@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,9 @@ def regret(p: ArrayLike, q: ArrayLike, *, strength: float = 1.0) -> Regret:
 
     def gence(prediction: Floats) -> float:
         log_p = torch.from_numpy(prediction).log()
-        return float(generative_cross_entropy(log_p, torch.from_numpy(q), strength=strength))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "GenCE got a batch of one")  # a table is a population, not a batch
+            return float(generative_cross_entropy(log_p, torch.from_numpy(q), strength=strength))
 
     return Regret(_kl(q, p) / len(q), _kl(pi[seen], mean_p[seen]), float(sum(columns)), gence(p) - gence(q))
 
