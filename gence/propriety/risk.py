@@ -114,12 +114,12 @@ class Minimisers:
 
     @property
     def distances(self) -> Floats:
-        """(S,) the largest |p - q| of each point."""
+        """(S,) the largest ``|p - q|`` of each point."""
         return np.abs(self.points - self.belief).reshape(len(self.points), -1).max(1)
 
     @property
     def spread(self) -> float:
-        """The largest |p - q| over the converged points that are as good as the best: 0 for a strict minimum at q."""
+        """The largest ``|p - q|`` over the converged points as good as the best: 0 for a strict minimum at q."""
         good = self.converged & (self.risks <= self.risks.min() + RISK_TOLERANCE)
         return float(self.distances[good].max(initial=0.0))
 
@@ -210,7 +210,7 @@ class Verdict:
         belief: the worst belief found, (K,) or (N, K); None without a counterexample.
         minimiser: what the loss makes of it, of the shape of `belief`.
         gap: risk of the belief minus risk of the minimiser, in the unit of the loss.
-        distance: the largest |p - q| between the two (over all beliefs without a counterexample).
+        distance: the largest ``|p - q|`` between the two (over all beliefs without a counterexample).
         searched: how many beliefs were tried.
         converged: whether every belief had a start that converged; if not, do not trust a good verdict.
         planned: how many beliefs were to be tried.

@@ -136,7 +136,7 @@ def test_a_table_that_is_cut_off_is_seen(browser):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["book/index", "book/loss", "book/reexecute", "book/running"])
+@pytest.mark.parametrize("name", ["book/index", "book/loss", "book/training_code", "book/reexecute", "book/running"])
 def test_command_lines_fit_their_box(site, browser, name):
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(f"{site}/{name}.html", wait_until="load")
