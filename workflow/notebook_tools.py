@@ -128,12 +128,17 @@ def _without_magics(source: str) -> str:
     return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
 
 
+# Says where a run comes from, and decides no number.
+DECIDES_NOTHING = "gence/lab/runs/provenance.py"
+
+
 def code_hashes(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Name to hash, for the notebook's cells and for each gence module they use."""
     sources = [cell.source for cell in code_cells(notebook)]
     parts = {"cells": "\n# next cell\n".join(sources)}
     for path in gence_modules(sources):
         parts[path.relative_to(ROOT).as_posix()] = code_of(path.read_text(encoding="utf-8"))
+    parts.pop(DECIDES_NOTHING, None)
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
 
@@ -144,7 +149,7 @@ def why_stale(notebook: nbformat.NotebookNode) -> str | None:
         return "it was never executed by `make refresh`"
     now = code_hashes(notebook)
     changed = [name for name in now if stamp["code"].get(name) != now[name]]
-    changed += [name for name in stamp["code"] if name not in now]
+    changed += [name for name in stamp["code"] if name not in now and name != DECIDES_NOTHING]
     more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
     return f"changed since its run: {', '.join(changed[:4])}{more}" if changed else None
 

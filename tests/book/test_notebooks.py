@@ -54,9 +54,9 @@ def test_the_freshness_gate_sees_code_and_forgives_prose():
 
 
 def test_the_freshness_gate_follows_imports_and_ignores_comments_and_docstrings():
-    used = {path.name for path in nb.gence_modules(["from gence import runs\n%pip install x"])}
-    assert {"runs.py", "training.py", "losses.py", "metrics.py", "data.py", "datasets.py", "__init__.py"} <= used
-    assert {"storage.py", "_words.py"} <= used, "also through the rooms between"
+    used = {path.name for path in nb.gence_modules(["from gence.lab import runs\n%pip install x"])}
+    assert {"record.py", "trainers.py", "generative.py", "scores.py", "regimes.py", "__init__.py"} <= used
+    assert {"storage.py", "words.py"} <= used, "also through the rooms between"
     assert "plots.py" not in used
     plain = 'def f(x):\n    return "# no comment"\n'
     noisy = (

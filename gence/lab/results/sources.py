@@ -73,7 +73,7 @@ def results_folder() -> Path | None:
         'results'
     """
     here = Path.cwd().resolve()
-    for root in (Path(__file__).resolve().parents[1], here, *here.parents):
+    for root in (Path(__file__).resolve().parents[3], here, *here.parents):
         if (root / "results" / "paper").is_dir():
             return root / "results"
     return None

@@ -70,7 +70,7 @@ def _git_state() -> tuple[str | None, bool | None]:
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).resolve().parent.parent), *arguments],
+            ["git", "-C", str(Path(__file__).resolve().parents[3]), *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -78,7 +78,7 @@ def _git_state() -> tuple[str | None, bool | None]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        root, here = git("rev-parse", "--show-toplevel"), str(Path(__file__).resolve().parent.parent)
+        root, here = git("rev-parse", "--show-toplevel"), str(Path(__file__).resolve().parents[3])
         if root is None or Path(root).resolve() != Path(here):
             return None, None
         return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
