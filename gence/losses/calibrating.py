@@ -45,7 +45,7 @@ def mmce_loss(
         reduction: ``"mean"``, or ``"sum"`` for N times the mean. The term belongs to the batch: no ``"none"``.
         weighted: MMCE_w.
         official: the variant of the code of Mukhoti et al. (2020).
-        ignore_index, sample_weight: see the head of the module.
+        ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         A scalar: nats plus a calibration error.
@@ -112,7 +112,7 @@ class AdaFocalLoss(nn.Module):
         switch: S_th of the paper, > 0.
         gamma_init: first gamma of all bins.
         gamma_range: smallest and largest gamma.
-        reduction, ignore_index: see the head of the module.
+        reduction, ignore_index: see :mod:`gence.losses`.
         generative: modulate GenCE instead of cross-entropy (the hybrid of Zhan, Zhou and Shen, Table 9).
 
     Attributes:
@@ -207,7 +207,7 @@ class EntropyLoss(nn.Module):
         weights: b_1 and b_2, > 0.
         log_bases: B_1 and B_2, > 1.
         learnable: make weights and bases parameters (hand them to the optimiser), else they stay.
-        reduction, ignore_index: see the head of the module.
+        reduction, ignore_index: see :mod:`gence.losses`.
 
     Raises:
         ValueError: an option out of range. Otherwise what all losses raise.

@@ -38,7 +38,7 @@ def focal_loss(
     Args:
         input, target: logits and labels or class probabilities.
         gamma: focusing parameter, >= 0.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss in nats: a scalar, or for ``"none"`` the shape of class indices.
@@ -76,7 +76,7 @@ def inverse_focal_loss(
     Args:
         input, target: logits and labels or class probabilities.
         gamma: >= 0; 0 is cross-entropy.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss in nats: a scalar, or for ``"none"`` the shape of class indices.
@@ -117,7 +117,7 @@ def flsd_loss(
         input, target: logits and labels or class probabilities.
         gammas: one more than `thresholds`, each >= 0.
         thresholds: increasing values of p_y in (0, 1).
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss in nats: a scalar, or for ``"none"`` the shape of class indices.
@@ -175,7 +175,7 @@ def dual_focal_loss(
     Args:
         input, target: logits and labels or class probabilities.
         gamma: >= 0; 0 is cross-entropy. (The official default, 0, is never used.)
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss in nats: a scalar, or for ``"none"`` the shape of class indices.
@@ -219,7 +219,7 @@ def gence_focal_loss(
     Args:
         input, target: logits and labels or class probabilities.
         gamma: >= 0; 0 is GenCE.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
         strength: of the class term, in [0, 1]; 0 is the focal loss.
 
     Returns:
@@ -265,7 +265,7 @@ class ScheduledFocalLoss(nn.Module):
         gammas: one more than `milestones`, each >= 0.
         milestones: epochs, counted from 0, at which the next gamma takes over. The published ones are (100, 250) of
             350 epochs for CIFAR and (30, 70) of 100 for Tiny-ImageNet.
-        reduction, ignore_index: see the head of the module.
+        reduction, ignore_index: see :mod:`gence.losses`.
 
     Raises:
         ValueError: lists that do not fit. Otherwise what all losses raise.

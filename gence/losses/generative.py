@@ -283,7 +283,7 @@ class TrackedGenCELoss(nn.Module):
         memory: samples over which the mean prediction is averaged, >= 0: after N samples a past value counts
             exp(-N / memory) of what it did.
         strength: of the batch term, in [0, 1].
-        reduction, ignore_index: see the head of the module.
+        reduction, ignore_index: see :mod:`gence.losses`.
 
     Attributes:
         mean_prediction: (K,) the moving sum of the mean predictions, part of the state dict.

@@ -31,7 +31,7 @@ def cross_entropy(
     Args:
         input, target: logits and labels or class probabilities.
         weight: (K,) class weights.
-        reduction, ignore_index, sample_weight: see the head of the module. The mean divides by the sum of the weights.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`. The mean divides by the sum of the weights.
         label_smoothing: epsilon in [0, 1].
         smoothing_over: ``"all"`` gives epsilon / K to every class, as Szegedy et al. do; ``"others"`` gives
             epsilon / (K - 1) to every class but the true one, as some papers and codes do. The second is the first
@@ -88,7 +88,7 @@ def brier_loss(
 
     Args:
         input, target: logits and labels or class probabilities.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss (no unit): a scalar, or for ``"none"`` the shape of class indices.
@@ -129,7 +129,7 @@ def lq_loss(
         input, target: logits and labels or class probabilities.
         q: exponent, in (0, 1].
         truncation: None, or k in (0, 1); the paper uses 0.5.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss (no unit), at most 1 / q: a scalar, or for ``"none"`` the shape of class indices.
@@ -177,7 +177,7 @@ def symmetric_cross_entropy(
         alpha: weight of the cross-entropy; the paper uses 0.1 for CIFAR-10 and 6 for CIFAR-100.
         beta: weight of the reverse cross-entropy; 1 and 0.1.
         log_zero: A, < 0.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
         official: clamp as the official code does; `log_zero` is not used then.
 
     Returns:

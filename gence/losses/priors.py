@@ -34,7 +34,7 @@ def logit_adjusted_loss(
         input, target: logits and labels or class probabilities.
         class_counts: (K,) training samples of each class, each > 0.
         tau: strength of the adjustment; 0 is cross-entropy.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
         strength: of the batch term of GenCE, computed from the adjusted logits; 0 is the published loss, 1 is
             ``"gence_logit_adjustment"``.
         official: add 1e-12 to pi^tau, as the official code does.
@@ -85,7 +85,7 @@ def class_balanced_loss(
         input, target: logits and labels or class probabilities.
         class_counts: (K,) training samples n_k of each class, each > 0.
         beta: in [0, 1); 0 weighs all classes alike, towards 1 the weights become 1 / n_k.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss in nats: a scalar, or for ``"none"`` the shape of class indices.
@@ -126,7 +126,7 @@ def present_class_cross_entropy(
 
     Args:
         input, target: logits and labels or class probabilities; the batch is all N samples and all positions.
-        reduction, ignore_index, sample_weight: see the head of the module.
+        reduction, ignore_index, sample_weight: see :mod:`gence.losses`.
 
     Returns:
         The loss in nats: a scalar, or for ``"none"`` the shape of class indices.

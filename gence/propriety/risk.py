@@ -29,7 +29,7 @@ def couples_samples(loss: Loss, n_classes: int) -> bool:
     """Whether the loss of a sample changes with its batch: False for pointwise losses, True for GenCE.
 
     Args:
-        loss: a loss as in this module's head.
+        loss: a loss as in :mod:`gence.propriety`.
         n_classes: K.
 
     Raises:
@@ -62,7 +62,7 @@ def conditional_risk(loss: Loss, p: ArrayLike, q: ArrayLike) -> float:
     couples the samples, the loss with soft targets Q (for GenCE these agree with drawing labels row by row).
 
     Args:
-        loss: a loss as in this module's head.
+        loss: a loss as in :mod:`gence.propriety`.
         p: prediction, (K,) or (N, K) rows on the simplex.
         q: belief, of the shape of `p`.
 
@@ -137,7 +137,7 @@ def find_minimisers(
     """Minimise the conditional risk over p = softmax(z) from many random starts by L-BFGS, all starts at once.
 
     Args:
-        loss: a loss as in this module's head.
+        loss: a loss as in :mod:`gence.propriety`.
         q: belief, (K,) or (N, K).
         n_starts: S.
         seed: of the starting logits.
@@ -261,7 +261,7 @@ def is_strictly_proper(
     The structured ones come first, so that a search that runs out of time has tried the likeliest counterexamples.
 
     Args:
-        loss: a loss as in this module's head.
+        loss: a loss as in :mod:`gence.propriety`.
         n_classes: K, at least 2.
         complete_only: for losses that couple samples, search complete tables only (Theorem 1's condition).
         n_beliefs: random beliefs; tables cost more, so only a quarter as many are tried.

@@ -10,7 +10,7 @@ from gence.lab.storage import data_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Download, pack or convert a data set from the command line; see the top of this file."""
+    """Download, pack or convert a data set from the command line; see gence.lab.data."""
     parser = argparse.ArgumentParser(prog="python -m gence.lab.data", description=main.__doc__)
     parser.add_argument("folder", nargs="?", help="images to convert: FOLDER/{train,test}/<class>/*.png|jpg")
     parser.add_argument("out", nargs="?", help="the .npz file to write")

@@ -1,20 +1,4 @@
-"""Data sets by name, their small, long-tailed and noisy variants, and splits that a seed fixes.
-
-A split depends on the data set, the seed and the regime only, never on the loss or the model: runs that differ in
-the loss alone see the same training, validation and test samples, so their results can be compared in pairs.
-
-Files lie in the folder that the environment variable ``GENCE_DATA`` names (default: ``data`` in the current folder),
-where torchvision puts them. Nothing is downloaded unless asked for::
-
-    python -m gence.lab.data --download cifar10     # fetch, with checksums
-    python -m gence.lab.data --pack tiny_imagenet   # write tiny_imagenet.npz: one file that loads faster
-    python -m gence.lab.data PICTURES data/mine.npz # PICTURES/{train,test}/<class>/*.png|jpg; then use the name "mine"
-
-A file ``NAME.npz`` in that folder stands for the data set NAME: the user's own, or an image data set listed here. A run
-on it is known by the content of the file, unless ``--pack`` wrote it and nobody changed it. The file holds x_train,
-y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n, H, W, C) or (n, C, H, W), or features
-(n, D); labels 0..K-1.
-"""
+"""Data sets by name, their small, long-tailed and noisy variants, and splits that a seed fixes."""
 
 from __future__ import annotations
 

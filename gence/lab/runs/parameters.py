@@ -1,9 +1,4 @@
-"""A run: its parameters, its identity, its provenance, its record; reading records.
-
-*Identity* is what decides the numbers (data, model, loss, regime, recipe, seed): it names the record, and a run whose
-record exists is not repeated. *Provenance* is where the numbers came from (commit, versions, device, time): it is
-stored in the record and never decides anything.
-"""
+"""What a run is told: names, kinds and bounds of its parameters, and the identity they give it."""
 
 from __future__ import annotations
 
