@@ -118,7 +118,10 @@ def test_the_mean_over_micro_batches_is_another_loss() -> None:
         assert difference < 1e-12 if same else difference > 0.1
 
 
-@pytest.mark.parametrize("loss", [mmce_loss, make_loss("focal"), GenCELoss(strength=0.3)], ids=["mmce", "focal", "gence"])
+LOSSES = {"mmce": mmce_loss, "focal": make_loss("focal"), "gence": GenCELoss(strength=0.3)}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_any_loss_of_the_library(loss: Callable) -> None:
     torch.manual_seed(0)
     network = mlp()
