@@ -5,14 +5,17 @@ Captions and alternative texts stand in the metadata of the notebook cell that d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from gence.lab.results.names import loss_name
 from gence.lab.results.statistics import signed_rank_interval
@@ -22,6 +25,7 @@ __all__ = [
     "LOSS_STYLE",
     "Style",
     "learning_curves",
+    "means",
     "paired_differences",
     "probability_table",
     "reliability",
@@ -78,27 +82,34 @@ LOSS_STYLE = {key: Style(loss_name(key), *look) for key, look in _LOOKS.items()}
 
 
 def use_style() -> None:
-    """Set the book's figure style for this process.
+    """Set the book's figure style for this process: seaborn's white grid, with our sizes.
 
     Example:
         >>> use_style()
+        >>> import matplotlib.pyplot as plt
         >>> bool(plt.rcParams["axes.grid"])
         True
     """
-    plt.rcParams.update(
-        {
+    sns.set_theme(
+        style="whitegrid",
+        palette="colorblind",
+        rc={
             "figure.figsize": (7.0, 3.2),
             "figure.dpi": 110,
             "savefig.bbox": "tight",
             "font.size": 10,
-            "axes.grid": True,
-            "grid.alpha": 0.3,
+            "axes.titlesize": 11,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "grid.alpha": 0.5,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.axisbelow": True,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
-        }
+        },
     )
 
 
@@ -124,34 +135,53 @@ def probability_table(
         raise ValueError(f"outline must be 'rows' or 'columns', but got {outline!r}")
     values = np.asarray(table)
     n, k = values.shape
-    ax.imshow(values, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
-    for i, j in np.ndindex(n, k):
-        mark = chosen is not None and chosen[i] == j
-        ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontweight="bold" if mark else "normal")
-        if mark:
-            ax.plot([j - 0.22, j + 0.22], [i + 0.3, i + 0.3], color="black", linewidth=1.5)
+    sns.heatmap(
+        pd.DataFrame(values, [f"sample {i}" for i in range(n)], [f"class {j}" for j in range(k)]),
+        ax=ax,
+        annot=True,
+        fmt=".2f",
+        annot_kws={"color": "black"},
+        cmap="Blues",
+        vmin=0,
+        vmax=1.4,
+        cbar=False,
+    )
+    for i, j in enumerate([] if chosen is None else chosen):
+        ax.texts[i * k + j].set_fontweight("bold")
+        ax.plot([j + 0.28, j + 0.72], [i + 0.8, i + 0.8], color="black", linewidth=1.5)
     boxes = (
-        [(-0.47, i - 0.45, k - 0.06, 0.9) for i in range(n)]
+        [(0.03, i + 0.05, k - 0.06, 0.9) for i in range(n)]
         if outline == "rows"
-        else [(j - 0.45, -0.47, 0.9, n - 0.06) for j in range(k)]
+        else [(j + 0.05, 0.03, 0.9, n - 0.06) for j in range(k)]
     )
     for x, y, width, height in boxes:
         ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=LOSS_STYLE["gence"].color, linewidth=2))
-    ax.set(title=title, xticks=range(k), yticks=range(n))
-    ax.set_xticklabels([f"class {j}" for j in range(k)])
-    ax.set_yticklabels([f"sample {i}" for i in range(n)])
-    ax.grid(False)
-    ax.tick_params(length=0)
+    ax.set_title(title)
+    ax.tick_params(rotation=0)
 
 
-def paired_differences(ax: Axes, differences: Mapping[str, ArrayLike], *, unit: str, better: str = "lower") -> None:
+def paired_differences(
+    ax: Axes,
+    differences: Mapping[Any, ArrayLike],
+    *,
+    unit: str,
+    better: str = "lower",
+    seeds: bool = True,
+    margin: float | None = None,
+    look: Style | None = None,
+    numbers: bool = False,
+) -> None:
     """Draw, for each setting, the paired differences of all seeds, the typical one and its 95 % interval.
 
     Args:
         ax: where to draw.
         differences: setting to (n,) differences, candidate minus baseline.
-        unit: of the differences, for the axis.
-        better: word for the side below zero.
+        unit: of the differences, for the axis; empty leaves the axis without a label.
+        better: word for the side below zero; empty leaves it out.
+        seeds: draw each seed as a grey point, too.
+        margin: of equivalence, drawn as a band.
+        look: of the interval; None is that of GenCE.
+        numbers: the settings are numbers, and stand in proportion.
 
     Estimate and interval are those of :func:`gence.lab.results.statistics.signed_rank_interval`; fewer than 6 seeds
     have none.
@@ -159,24 +189,111 @@ def paired_differences(ax: Axes, differences: Mapping[str, ArrayLike], *, unit: 
     Example:
         >>> paired_differences(plt.figure().add_subplot(), {"batch 16": [-1.0, 0.5, -0.2]}, unit="points")
     """
-    for x, values in enumerate(map(np.asarray, differences.values())):
-        n = len(values)
-        spread = np.linspace(-0.16, 0.16, n) if n > 1 else np.zeros(n)
-        ax.plot(x + spread, values, "o", color="0.55", markersize=3.5, label="one seed" if x == 0 else None)
-        typical, low, high = signed_rank_interval(values)
-        ax.errorbar(
-            x + 0.3,
-            typical,
-            [[typical - low], [high - typical]] if np.isfinite(low) else None,
-            fmt=LOSS_STYLE["gence"].marker,
-            color=LOSS_STYLE["gence"].color,
-            capsize=4,
-            label="typical, 95 % interval" if x == 0 else None,
-        )
+    look = LOSS_STYLE["gence"] if look is None else look
+    points = [(setting, value) for setting, values in differences.items() for value in np.asarray(values)]
+    long = pd.DataFrame(points, columns=["setting", "difference"])
+    where: dict[str, Any] = {"data": long, "x": "setting", "y": "difference", "ax": ax, "native_scale": numbers}
+    if seeds:
+        sns.stripplot(**where, color="0.55", size=3.5, jitter=0.16, label="one seed")
+    sns.pointplot(
+        **where,
+        estimator=lambda values: signed_rank_interval(values)[0],
+        errorbar=_interval_of(signed_rank_interval),
+        color=look.color,
+        marker=look.marker,
+        linestyle="none",
+        capsize=0.12 if not numbers else 0,
+        err_kws={"linewidth": 1.5},
+        label="typical, 95 % interval",
+    )
+    _one_entry_each(ax)
     ax.axhline(0, color="black", linewidth=1)
-    ax.set_xticks(range(len(differences)), list(differences))
-    ax.set_ylabel(f"difference ({unit})")
-    ax.annotate(f"↓ {better}", (0.02, 0.03), xycoords="axes fraction", fontsize=9)
+    if margin is not None:
+        ax.axhspan(-margin, margin, color="0.9", zorder=0)
+    ax.set(xlabel="", ylabel=f"difference ({unit})" if unit else "")
+    if better:
+        ax.annotate(f"↓ {better}", (0.02, 0.03), xycoords="axes fraction", fontsize=9)
+
+
+def means(
+    ax: Axes,
+    records: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    hue: str = "loss",
+    looks: Mapping[Any, Style] | None = None,
+    lines: bool = True,
+    paired: bool = False,
+    **options: Any,
+) -> None:
+    """Draw the mean over the seeds with its 95 % t interval, for each value of `x` and each loss.
+
+    Args:
+        ax: where to draw.
+        records: one row for each seed.
+        x: column of the horizontal axis.
+        y: column that is averaged.
+        hue: column of the losses, or of what else has a look.
+        looks: how the values of `hue` look, in their order; None takes :data:`LOSS_STYLE` for those that occur.
+        lines: join the means of one loss.
+        paired: `y` holds paired differences: draw the typical one and its interval (:func:`paired_differences`).
+        **options: of :func:`seaborn.pointplot`: ``order``, ``native_scale``, ``log_scale``.
+
+    Example:
+        >>> table = pd.DataFrame({"loss": ["ce", "ce", "gence", "gence"], "batch": 8, "error": [0.1, 0.2, 0.2, 0.3]})
+        >>> means(plt.figure().add_subplot(), table, x="batch", y="error")
+    """
+    if looks is None:
+        looks = {name: LOSS_STYLE[name] for name in records[hue].unique()}
+    estimate = signed_rank_interval if paired else _t_interval
+    sns.pointplot(
+        records.assign(**{hue: records[hue].map({name: look.label for name, look in looks.items()})}),
+        x=x,
+        y=y,
+        hue=hue,
+        hue_order=[look.label for look in looks.values()],
+        palette=[look.color for look in looks.values()],
+        markers=[look.marker for look in looks.values()],
+        linestyles=[look.line for look in looks.values()] if lines else "none",
+        estimator=lambda values: estimate(np.asarray(values))[0],
+        errorbar=_interval_of(estimate),
+        dodge=0.1 * (len(looks) - 1),
+        err_kws={"linewidth": 1.5},
+        linewidth=1.5,
+        ax=ax,
+        **({"capsize": 0.08} if not options.get("native_scale") else {}),
+        **options,
+    )
+    ax.legend(title=None)
+
+
+def _interval_of(estimate: Callable[[Any], tuple[float, float, float]]) -> Callable[[Any], tuple[float, float]]:
+    """The interval of an estimate as seaborn asks for it; of no length where there is none."""
+
+    def interval(values: Any) -> tuple[float, float]:
+        typical, low, high = estimate(np.asarray(values))
+        return (low, high) if np.isfinite(low) else (typical, typical)
+
+    return interval
+
+
+def _t_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % t interval."""
+    mean, n = values.mean(), len(values)
+    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
+    return mean, mean - half, mean + half
+
+
+def _one_entry_each(ax: Axes) -> None:
+    """Keep the first legend entry of each label: seaborn makes one for each setting."""
+    handles, labels = ax.get_legend_handles_labels()
+    first = dict(zip(reversed(labels), reversed(handles), strict=True))
+    for handle, label in zip(handles, labels, strict=True):
+        if first[label] is not handle:
+            handle.set_label("_nolegend_")
+    if (legend := ax.get_legend()) is not None:
+        legend.remove()
 
 
 def reliability(ax: Axes, curves: Mapping[str, ReliabilityCurve]) -> None:
