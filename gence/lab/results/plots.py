@@ -85,8 +85,8 @@ def use_style() -> None:
     """Set the book's figure style for this process: seaborn's white grid, with our sizes.
 
     Example:
-        >>> use_style()
         >>> import matplotlib.pyplot as plt
+        >>> use_style()
         >>> bool(plt.rcParams["axes.grid"])
         True
     """
@@ -129,6 +129,7 @@ def probability_table(
         ValueError: an unknown `outline`.
 
     Example:
+        >>> import matplotlib.pyplot as plt
         >>> probability_table(plt.figure().add_subplot(), [[0.5, 0.5]], outline="rows", title="p(y|x)")
     """
     if outline not in ("rows", "columns"):
@@ -187,6 +188,7 @@ def paired_differences(
     have none.
 
     Example:
+        >>> import matplotlib.pyplot as plt
         >>> paired_differences(plt.figure().add_subplot(), {"batch 16": [-1.0, 0.5, -0.2]}, unit="points")
     """
     look = LOSS_STYLE["gence"] if look is None else look
@@ -241,6 +243,7 @@ def means(
         **options: of :func:`seaborn.pointplot`: ``order``, ``native_scale``, ``log_scale``.
 
     Example:
+        >>> import matplotlib.pyplot as plt
         >>> table = pd.DataFrame({"loss": ["ce", "ce", "gence", "gence"], "batch": 8, "error": [0.1, 0.2, 0.2, 0.3]})
         >>> means(plt.figure().add_subplot(), table, x="batch", y="error")
     """
@@ -304,6 +307,7 @@ def reliability(ax: Axes, curves: Mapping[str, ReliabilityCurve]) -> None:
         curves: loss name (a key of :data:`LOSS_STYLE`) to its curve.
 
     Example:
+        >>> import matplotlib.pyplot as plt
         >>> from gence.metrics import reliability_curve
         >>> reliability(plt.figure().add_subplot(), {"ce": reliability_curve([[0.9, 0.1], [0.4, 0.6]], [0, 1])})
     """
@@ -329,6 +333,7 @@ def learning_curves(ax: Axes, epochs: ArrayLike, curves: ArrayLike, *, loss: str
         label: of the vertical axis.
 
     Example:
+        >>> import matplotlib.pyplot as plt
         >>> learning_curves(plt.figure().add_subplot(), [1, 2], [[1.0, 0.5]], loss="ce", label="nats")
     """
     style = LOSS_STYLE[loss]
