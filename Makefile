@@ -48,12 +48,21 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 	@$(SNAKEMAKE) html
 	@echo "The book: $(CURDIR)/_build/committed/html/index.html"
 
-test: lint html ## run all tests
-	@GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env -n $(TESTERS) --dist loadfile
+# The tests write no run into the folder of yours. The notebooks are executed here once, and compared with their outputs.
+PYTEST = GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest -n $(TESTERS)
+ALL = tests gence notebooks --nbval --nbval-current-env --dist loadfile --durations 20
 
-test-thorough: lint html ## run all tests, with the frameworks of other people's training code (installs them first)
+ifdef FAST
+test: lint ## run all tests; FAST=1: those that the change since BASE touches, for 45 seconds
+	@$(PYTEST) --within 45 $$($(BIN)/python workflow/touched.py $(BASE))
+else
+test: lint html
+	@$(PYTEST) $(ALL) -m 'not thorough'
+endif
+
+test-thorough: lint html ## run them with all repetitions, and with other people's training frameworks (installs them)
 	@$(BIN)/python -m pip install -c constraints.txt -e '.[test,integrations]'
-	@GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest tests gence notebooks --nbval --nbval-current-env -n $(TESTERS) --dist loadfile
+	@HYPOTHESIS_PROFILE=thorough $(PYTEST) $(ALL)
 
 lint: $(STAMP) ## check style
 	@$(BIN)/python -m ruff check .

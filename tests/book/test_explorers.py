@@ -421,9 +421,13 @@ def the_pages() -> list[str]:
     return ["plain", *(["book"] if "book/explorers" in names else [])]
 
 
-@pytest.mark.parametrize("how", ["http", "file"])
-@pytest.mark.parametrize("look", ["light", "dark"])
-@pytest.mark.parametrize("width", [1300, 390], ids=["wide", "phone"])
+# Each value of each setting is met; all sixteen ways together are left to `make test-thorough`.
+WAYS = [(390, "light", "file"), (1300, "dark", "http")]
+EVERY_WAY = itertools.product((1300, 390), ("light", "dark"), ("http", "file"))
+OTHER_WAYS = [pytest.param(*way, marks=pytest.mark.thorough) for way in EVERY_WAY if way not in WAYS]
+
+
+@pytest.mark.parametrize(("width", "look", "how"), [*WAYS, *OTHER_WAYS])
 @pytest.mark.parametrize("place", the_pages())
 def test_the_figures_fit_and_ask_no_other_host(browser, folder, place, width, look, how):
     top = folder if place == "plain" else BUILT

@@ -8,6 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
@@ -36,27 +37,47 @@ def site():
         server.shutdown()
 
 
-@pytest.fixture(params=["light", "dark"])
-def look(request):
-    return request.param
+class Opened:
+    """A page in the browser, with what it asked for and what went wrong while it loaded."""
+
+    def __init__(self, browser, site: str, name: str, look: str = "light", width: int = 1300) -> None:
+        self.name, self.elsewhere, self.errors = name, [], []
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=look)
+        self.page = page = self.context.new_page()
+        page.on(
+            "request", lambda r: None if r.url.startswith((site, "data:", "blob:")) else self.elsewhere.append(r.url)
+        )
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("response", lambda r: self.errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        page.goto(f"{site}/{name}.html", wait_until="networkidle")
+        page.wait_for_function("!window.MathJax?.startup?.promise || document.readyState === 'complete'")
+        page.evaluate("() => window.MathJax?.startup?.promise")
+
+    def resize(self, width: int) -> None:
+        self.page.set_viewport_size({"width": width, "height": 900})
+        # Boxes are measured anew when a fold opens and when the window changes, in the frame that draws it.
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("width", [1300, 390], ids=["wide", "phone"])
-def test_a_page_works_offline_and_shows_everything(site, browser, name, width, look):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=look)
-    page = context.new_page()
-    elsewhere, errors = [], []
-    page.on("request", lambda r: None if r.url.startswith((site, "data:", "blob:")) else elsewhere.append(r.url))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("response", lambda r: errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-    page.goto(f"{site}/{name}.html", wait_until="networkidle")
-    page.wait_for_function("!window.MathJax?.startup?.promise || document.readyState === 'complete'")
-    page.evaluate("() => window.MathJax?.startup?.promise")
+@pytest.fixture(scope="module")
+def opened(site, browser, request):
+    """A page, loaded once for all that is looked at on it. No test may leave another width than it found."""
+    found = Opened(browser, site, request.param)
+    yield found
+    found.context.close()
 
-    assert elsewhere == [], "a page must not ask another host for anything"
-    assert errors == []
+
+on_every_page = pytest.mark.parametrize("opened", PAGES, indirect=True, scope="module")
+on_every_notebook = pytest.mark.parametrize(
+    "opened", [name for name in PAGES if name.startswith("notebooks/")], indirect=True, scope="module"
+)
+
+
+def looks_right(opened: Opened, look: str, width: int) -> None:
+    page = opened.page
+    assert opened.elsewhere == [], "a page must not ask another host for anything"
+    assert opened.errors == []
     assert page.evaluate("document.documentElement.dataset.theme") == look
     assert page.title()
 
@@ -70,7 +91,32 @@ def test_a_page_works_offline_and_shows_everything(site, browser, name, width, l
         assert image.evaluate("i => i.complete && i.naturalWidth > 0 && i.getBoundingClientRect().width > 50")
         assert len(image.get_attribute("alt") or "") > 20
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-    context.close()
+
+
+@on_every_page
+def test_a_page_works_offline_and_shows_everything(opened):
+    looks_right(opened, "light", 1300)
+
+
+@on_every_page
+def test_a_page_fits_a_phone_and_the_dark(opened):
+    opened.resize(390)
+    opened.page.emulate_media(color_scheme="dark")
+    try:
+        opened.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        looks_right(opened, "dark", 390)
+    finally:
+        opened.page.emulate_media(color_scheme="light")
+        opened.resize(1300)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("look", "width"), [("light", 390), ("dark", 1300), ("dark", 390)])
+def test_a_page_loads_in_every_look_and_width(site, browser, name, look, width):
+    page = Opened(browser, site, name, look, width)
+    looks_right(page, look, width)
+    page.context.close()
 
 
 # Every table of a page: where it and its box lie, which heads end inside the box, and the size of its smallest text.
@@ -97,16 +143,12 @@ def must_be_seen(heads: list[dict]) -> list[dict]:
     return found + (heads[-1:] if re.search(r"\bis$|verdict", heads[-1]["text"] if heads else "") else [])
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(site, browser, name):
-    page = browser.new_page()
-    page.goto(f"{site}/{name}.html", wait_until="load")
-    page.evaluate("() => window.MathJax?.startup?.promise")
+@on_every_page
+def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(opened):
+    page = opened.page
     page.evaluate("() => document.querySelectorAll('article details').forEach(d => { d.open = true; })")
     for width in (390, 1440):
-        page.set_viewport_size({"width": width, "height": 900})
-        # Boxes are measured anew when a fold opens and when the window changes, in the frame that draws it.
-        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        opened.resize(width)
         for table in page.evaluate(TABLES):
             heads = [head["text"] for head in table["heads"]]
             assert table["boxed"], f"no box around the table {heads}"
@@ -119,7 +161,7 @@ def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(site, browser
             hidden = [head["text"] for head in must_be_seen(table["heads"]) if not head["seen"]]
             assert width < 1440 or hidden == [], f"cut off in {heads}"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-    page.close()
+    opened.resize(1300)
 
 
 def test_a_table_that_is_cut_off_is_seen(browser):
@@ -183,14 +225,10 @@ def test_nothing_is_cut_on_paper(site, browser):
     page.close()
 
 
-@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
-def test_a_notebook_page_says_where_its_numbers_come_from_and_shows_all_figures(site, browser, name):
-    import nbformat
-
-    notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
+@on_every_notebook
+def test_a_notebook_page_says_where_its_numbers_come_from_and_shows_all_figures(opened):
+    notebook, page = nbformat.read(ROOT / f"{opened.name}.ipynb", as_version=4), opened.page
     described = [m for cell in notebook.cells if "image" in (m := cell.metadata.get("mystnb", {}))]
-    page = browser.new_page()
-    page.goto(f"{site}/{name}.html", wait_until="networkidle")
     line = page.locator("p.freshness").inner_text()
     (chosen,) = (c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     first, last = re.search(r'^seeds = (?:"(\d+)-)?(\d+)', chosen, re.MULTILINE).groups()
@@ -206,7 +244,6 @@ def test_a_notebook_page_says_where_its_numbers_come_from_and_shows_all_figures(
     launch = page.locator("a[href*='mybinder.org'], a[href*='colab.research']")
     assert launch.count() >= 2
     assert page.locator("article table").count() >= 1, "tables in outputs are rendered as tables"
-    page.close()
 
 
 def test_the_landing_page_leads_on_and_theorems_proofs_and_exercises_are_rendered(site, browser):

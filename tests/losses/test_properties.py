@@ -19,12 +19,12 @@ from torch import Tensor
 from gence.losses import REGISTRY, generative_cross_entropy, make_loss
 
 N_BATCHES = 50
-EXAMPLES = {"gence": 170, "formula": 10, "family": 50}  # 230 examples of 50 batches: 11,500 inputs
 seeds = st.integers(0, 2**32 - 1)
 
 
 def test_the_number_of_inputs() -> None:
-    assert N_BATCHES * sum(EXAMPLES.values()) >= 10_000
+    assert N_BATCHES * settings.get_profile("thorough").max_examples >= 10_000
+    assert N_BATCHES * settings().max_examples >= 1_000
 
 
 class Batch(NamedTuple):
@@ -73,7 +73,6 @@ def gence(b: Batch, z: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor
     return terms.detach(), torch.autograd.grad(terms.sum(), z)[0]
 
 
-@settings(max_examples=EXAMPLES["gence"], deadline=None, derandomize=True)
 @given(seeds)
 def test_gence_on_any_batch(seed: int) -> None:
     """Finite; rows of the gradient sum to 0; samples, classes and shifts of rows play the parts they should."""
@@ -101,7 +100,6 @@ def test_gence_on_any_batch(seed: int) -> None:
         close(by_shifted, by_z, atol=atol + 4 * torch.finfo(b.z.dtype).eps * 1000)
 
 
-@settings(max_examples=EXAMPLES["formula"], deadline=None, derandomize=True)
 @given(seeds)
 def test_gence_on_any_batch_is_its_formula(seed: int) -> None:
     for b in batches(seed):
@@ -112,7 +110,6 @@ def test_gence_on_any_batch_is_its_formula(seed: int) -> None:
         close(by_z.double(), expected.gradient, atol=atol)
 
 
-@settings(max_examples=EXAMPLES["family"], deadline=None, derandomize=True)
 @given(seeds)
 def test_the_family_on_any_batch(seed: int) -> None:
     """Each batch goes to the next loss of the registry."""

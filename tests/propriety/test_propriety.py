@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -159,7 +159,6 @@ def test_the_bar_shows_all_starts_and_only_after_five_seconds(monkeypatch):
     assert shown.n == shown.total == 2 * 4  # two random tables, twins and an absent class
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 10_000))
 def test_minimisers_with_a_closed_form(n_classes, seed):
     q = tables(1, n_classes, seed)[0]
@@ -240,7 +239,6 @@ def test_a_module_is_left_as_it_is():
     assert loss.reduction == "mean"
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 12), st.integers(2, 6), st.integers(0, 10_000), st.floats(0, 1))
 def test_regret_identities(n, k, seed, strength):
     r = propriety.regret(tables(n, k, seed), tables(n, k, seed + 1), strength=strength)

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -66,7 +66,6 @@ def test_a_p_value_of_nan_is_refused():
         signed_rank_p([0.1, np.nan])
 
 
-@settings(max_examples=300, deadline=None)
 @given(values=st.one_of(COARSE, FINE), level=st.sampled_from([0.8, 0.9, 0.9375, 0.95, 0.99]))
 def test_a_verdict_is_never_contradicted_by_its_interval(values, level):
     found = compare(dict.fromkeys(range(len(values)), 0.0), dict(enumerate(values)), level=level)
@@ -79,14 +78,12 @@ def test_a_verdict_is_never_contradicted_by_its_interval(values, level):
             assert found["low"] > 0 or found["high"] < 0  # without zeros and ties no end can be 0
 
 
-@settings(max_examples=100, deadline=None)
 @given(values=st.one_of(COARSE, FINE), shift=st.integers(-40, 40).map(lambda k: k / 32 + 1 / 97))
 def test_the_interval_holds_the_shifts_that_are_not_rejected(values, shift):
     _, low, high = statistics.signed_rank_interval(values)
     assert (signed_rank_p(np.array(values) - shift) >= ALPHA) == (low <= shift <= high)
 
 
-@settings(max_examples=200, deadline=None)
 @given(values=st.one_of(COARSE, FINE), margin=st.integers(1, 60).map(lambda k: k / 64 + 1 / 193))
 def test_equivalence_is_the_90_percent_interval_inside_the_margin(values, margin):
     found = compare(dict.fromkeys(range(len(values)), 0.0), dict(enumerate(values)), margin=margin)
@@ -142,7 +139,6 @@ def test_holm_is_that_of_statsmodels():
             assert np.allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-15)
 
 
-@settings(max_examples=60, deadline=None)
 @given(p=st.lists(st.tuples(st.floats(0, 1), st.one_of(st.just(np.nan), st.floats(0, 1))), min_size=1, max_size=4))
 def test_of_hypotheses_that_exclude_each_other_holm_is_the_closed_test(p):
     """By the closure principle: the largest Bonferroni p of all sets of hypotheses that can be true together."""
@@ -347,7 +343,6 @@ def test_a_p_value_is_never_written_as_zero_nor_across_the_level():
         assert (sign, number) == ("<", "0.0001") if p < 1e-4 else float(number) == pytest.approx(p, rel=0.06)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     values=st.lists(st.sampled_from([-0.3, -0.004, -4e-6, 0.0, 4e-6, 1e-3, 0.3]), min_size=2, max_size=12),
     metric=st.sampled_from(["error", "nll", "classwise_ece", "brier"]),
