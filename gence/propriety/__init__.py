@@ -5,21 +5,16 @@ is a vector q of shape (K,). GenCE couples the samples of a batch, so its belief
 for each sample, a column for each class. All numbers are float64. Searches are honest numerics: they find
 counterexamples, and where they find none they say how hard they looked; proofs stand in the book.
 
-- ``risk``: conditional risks, their minimisers, a numerical verdict.
+- ``risk``: conditional risks. ``minimisers``: where they are least. ``verdict``: is a loss proper, by a search.
 - ``completeness``: regret identities, completeness, the other minimisers.
 """
 
 from __future__ import annotations
 
 from gence.propriety.completeness import Completeness, Regret, completeness, flat_directions, other_minimiser, regret
-from gence.propriety.risk import (
-    Minimisers,
-    Verdict,
-    conditional_risk,
-    couples_samples,
-    find_minimisers,
-    is_strictly_proper,
-)
+from gence.propriety.minimisers import Minimisers, find_minimisers
+from gence.propriety.risk import conditional_risk, couples_samples
+from gence.propriety.verdict import Verdict, is_strictly_proper
 
 __all__ = [
     "Completeness",

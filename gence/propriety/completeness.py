@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from gence.losses import generative_cross_entropy
-from gence.propriety.risk import Floats, as_table
+from gence.propriety.risk import Floats, as_table, without_batch_warning
 
 __all__ = ["Completeness", "Regret", "completeness", "flat_directions", "other_minimiser", "regret"]
 
@@ -66,8 +65,7 @@ def regret(p: ArrayLike, q: ArrayLike, *, strength: float = 1.0) -> Regret:
 
     def gence(prediction: Floats) -> float:
         log_p = torch.from_numpy(prediction).log()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "GenCE got a batch of one")  # a table is a population, not a batch
+        with without_batch_warning():
             return float(generative_cross_entropy(log_p, torch.from_numpy(q), strength=strength))
 
     return Regret(_kl(q, p) / len(q), _kl(pi[seen], mean_p[seen]), float(sum(columns)), gence(p) - gence(q))

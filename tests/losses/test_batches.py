@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +18,12 @@ import pytest
 import references
 import torch
 import torch.nn.functional as F
-from references import MASK, REDUCTIONS, K, close, gradient, labels, normal, plain_softmax
+from references import COUNTS, MASK, REDUCTIONS, K, close, gradient, labels, normal, plain_softmax
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from gence.losses import REGISTRY, AdaFocalLoss, GenCELoss, TrackedGenCELoss, generative_cross_entropy, make_loss
 
-COUNTS = [50.0, 3.0, 20.0, 7.0]
 WEIGHT = [0.5, 2.0, 0.25, 1.5]
 OF_A_BATCH = ("mmce", "mmce_w")  # one value for the batch
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
@@ -52,23 +51,8 @@ def value_and_gradient(name: str, z: Tensor, target: Tensor, options: dict, weig
 
 # --- The formulas as loops ----------------------------------------------------------------------------------------
 
-POINTWISE: dict[str, Callable[[Sequence[float], int], float]] = {
-    "ce": lambda p, y: -math.log(p[y]),
-    "brier": references.brier,
-    "focal": references.focal,
-    "inverse_focal": references.inverse_focal,
-    "flsc": lambda p, y: references.focal(p, y, 5.0),
-    "flsd_53": references.flsd_53,
-    "flsd_52": references.flsd_52,
-    "dual_focal": references.dual_focal,
-    "adafocal": lambda p, y: references.focal(p, y, 1.0),
-    "lq": references.lq,
-    "sce": references.symmetric_cross_entropy,
-    "min_ent": references.min_ent,
-    "mix_ent": references.mix_ent,
-    "logit_adjustment": lambda p, y: references.logit_adjusted(p, y, COUNTS),
-    "class_balanced": lambda p, y: references.class_balanced(p, y, COUNTS),
-}
+# What the columns of the batch make of them; the others are a formula for each sample.
+GENERATIVE = ("gence", "gence_focal", "gence_adafocal", "gence_logit_adjustment", "gence_tracked")
 
 
 def loops(
@@ -94,10 +78,10 @@ def loops(
     present = [k for k in range(K) if sum(row[k] for row in t) > 0]
 
     def of_label(row: Sequence[float], k: int) -> float:
-        if name in POINTWISE:
-            return POINTWISE[name](row, k)
         if name == "present_class":
             return -math.log(row[k] / sum(row[j] for j in present))
+        if name not in GENERATIVE:
+            return references.formula(name)(row, k)
         # Tracked GenCE without a past has C_k of the batch.
         factor = {"gence_focal": (1 - row[k]) ** 2, "gence_adafocal": 1 - row[k]}.get(name, 1.0)
         return factor * -math.log(row[k] / column[k])

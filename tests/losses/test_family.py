@@ -11,7 +11,7 @@ import pytest
 import references
 import torch
 import torch.nn.functional as F
-from references import EXTREME, REDUCTIONS, K, close, gradient, labels, normal, plain_softmax
+from references import COUNTS, EXTREME, REDUCTIONS, K, close, gradient, labels, normal, plain_softmax
 from torch import Tensor, nn
 
 from gence import propriety
@@ -32,7 +32,6 @@ from gence.losses import (
     symmetric_cross_entropy,
 )
 
-COUNTS = [50.0, 3.0, 20.0, 7.0]
 ADA = {"gammas": [2.5, -0.7, 0.4], "edges": [0.2, 0.6]}
 
 
@@ -78,6 +77,9 @@ POINTWISE: list[tuple[str, dict, Callable[..., float]]] = [
     *[("class_balanced", {"class_counts": COUNTS, "beta": b}, references.class_balanced) for b in (0.0, 0.9, 0.9999)],
     ("adafocal", {}, lambda p, y: references.adafocal(p, y, **ADA)),
 ]
+# A loss that is not listed is compared at its defaults with the formula that the references have of it.
+LISTED = {name for name, _, _ in POINTWISE}
+POINTWISE += [(name, {}, formula) for name, formula in references.FORMULAS.items() if name not in LISTED]
 
 
 exact = functools.partial(torch.tensor, dtype=torch.float64)

@@ -21,38 +21,16 @@ def keys(options: dict) -> str:
 
 WEIGHT = torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)
 COUNTS = {"class_counts": torch.tensor([50.0, 3.0, 20.0, 7.0])}  # checked by value, but when the module is built
+NEEDS_COUNTS = {name for name, info in REGISTRY.items() if "class_counts" in info.options}
 # All losses and options: none decides by values in Python.
 CAPTURED: dict[str, tuple[str, dict]] = {
-    "ce": ("ce", {}),
-    "gence": ("gence", {}),
+    **{name: (name, COUNTS if name in NEEDS_COUNTS else {}) for name in REGISTRY},
     "gence-half": ("gence", {"strength": 0.5}),
     "gence-0": ("gence", {"strength": 0.0}),
     "gence-weight": ("gence", {"weight": WEIGHT}),
     "gence-smoothing": ("gence", {"label_smoothing": 0.1}),
     "gence-weight-smoothing": ("gence", {"weight": WEIGHT, "label_smoothing": 0.1}),
     "gence-ignore": ("gence", {"ignore_index": 1}),
-    "brier": ("brier", {}),
-    "focal": ("focal", {}),
-    "focal-half": ("focal", {"gamma": 0.5}),
-    "inverse_focal": ("inverse_focal", {}),
-    "flsc": ("flsc", {}),
-    "flsd_53": ("flsd_53", {}),
-    "flsd_52": ("flsd_52", {}),
-    "dual_focal": ("dual_focal", {}),
-    "adafocal": ("adafocal", {}),
-    "gence_focal": ("gence_focal", {}),
-    "gence_adafocal": ("gence_adafocal", {}),
-    "mmce": ("mmce", {}),
-    "mmce_w": ("mmce_w", {}),
-    "lq": ("lq", {}),
-    "sce": ("sce", {}),
-    "min_ent": ("min_ent", {}),
-    "mix_ent": ("mix_ent", {}),
-    "present_class": ("present_class", {}),
-    "logit_adjustment": ("logit_adjustment", COUNTS),
-    "gence_logit_adjustment": ("gence_logit_adjustment", COUNTS),
-    "gence_tracked": ("gence_tracked", COUNTS),
-    "class_balanced": ("class_balanced", COUNTS),
     "class_balanced-list": ("class_balanced", {"class_counts": COUNTS["class_counts"].tolist()}),
 }
 
@@ -67,10 +45,6 @@ def check_captured(loss: Callable[[Tensor, Tensor], Tensor], z: Tensor, target: 
     captured = torch.compile(loss, fullgraph=True, backend="aot_eager")
     close(captured(z, target), loss(z, target))
     close(gradient(lambda v: captured(v, target), z), gradient(lambda v: loss(v, target), z))
-
-
-def test_every_loss_is_captured() -> None:
-    assert {name for name, _ in CAPTURED.values()} == set(REGISTRY)
 
 
 @pytest.mark.parametrize("name", CAPTURED)

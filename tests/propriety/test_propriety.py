@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 import time
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.optimize import minimize
 
 from gence import propriety
 from gence.losses import make_loss
-from gence.propriety import risk
+from gence.propriety import verdict as search
 
 L_Q = 0.7
 EPS = 0.1
@@ -109,7 +110,7 @@ def test_ten_classes_end_in_time():
 def ticking(monkeypatch, ticks):
     """A clock that says after so many looks at it that the time is up."""
     clock = itertools.count()
-    monkeypatch.setattr(risk, "time", SimpleNamespace(monotonic=lambda: 0.0 if next(clock) < ticks else 1e9))
+    monkeypatch.setattr(search, "time", SimpleNamespace(monotonic=lambda: 0.0 if next(clock) < ticks else 1e9))
 
 
 @pytest.mark.parametrize("ticks", [3, 10, 60])
@@ -135,7 +136,7 @@ def test_a_counterexample_stands_when_time_is_up(monkeypatch):
 def test_tables_of_one_shape_are_searched_together_as_each_alone():
     """Shapes of 3 tables of 6 rows, 2 of 9, in the order of their first."""
     loss, beliefs = make_loss("gence"), [tables(n, 3, i) for i, n in enumerate((6, 9, 6, 9, 6))]
-    found, finished = risk._search(loss, beliefs, 2, 0, 1e9, False)
+    found, finished = search._search(loss, beliefs, 2, 0, 1e9, False)
     assert finished and [len(f.belief) for f in found] == [6, 6, 6, 9, 9]
     for one in found:
         alone = propriety.find_minimisers(loss, one.belief, n_starts=2)
@@ -146,12 +147,12 @@ def test_tables_of_one_shape_are_searched_together_as_each_alone():
 def test_the_bar_shows_all_starts_and_only_after_five_seconds(monkeypatch):
     bars = []
 
-    class Bar(risk.tqdm):
+    class Bar(search.tqdm):
         def __init__(self, **options):
             bars.append((self, options))
             super().__init__(**options | {"file": io.StringIO()})
 
-    monkeypatch.setattr(risk, "tqdm", Bar)
+    monkeypatch.setattr(search, "tqdm", Bar)
     for progress in (True, False):
         propriety.is_strictly_proper(make_loss("gence"), 2, n_starts=2, n_beliefs=8, progress=progress)
     (shown, options), (_, silent) = bars
@@ -231,6 +232,16 @@ def test_losses_that_couple_samples_are_recognised():
     for loss in (*PROPER.values(), *IMPROPER.values(), make_loss("gence", strength=0.0)):
         assert not propriety.couples_samples(loss, 4)
     assert propriety.couples_samples(make_loss("gence", strength=0.01), 4)
+
+
+def test_one_row_of_a_table_and_a_sample_judged_alone_are_no_batch_of_one():
+    gence = make_loss("gence")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert propriety.couples_samples(gence, 3)
+        propriety.regret(tables(1, 3, 0), tables(1, 3, 1))
+        with pytest.warns(UserWarning, match="GenCE got a batch of one"):  # whoever trains is still told
+            gence(torch.zeros(1, 3), torch.tensor([0]))
 
 
 def test_a_module_is_left_as_it_is():

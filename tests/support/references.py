@@ -21,6 +21,7 @@ from gence.lab.training import Recipe
 
 REDUCTIONS = ("none", "sum", "mean")
 K = 4
+COUNTS = [50.0, 3.0, 20.0, 7.0]
 MASK = -math.inf
 EXTREME = {
     "all right by 2e4": (2e4 * F.one_hot(torch.tensor([0, 1, 2, 3, 0]), K) - 1e4, [0, 1, 2, 3, 0]),
@@ -194,6 +195,43 @@ def adafocal(p: Sequence[float], y: int, gammas: Sequence[float], edges: Sequenc
     """A sample on an edge belongs to the bin above it."""
     gamma = gammas[sum(p[y] >= edge for edge in edges)]
     return focal(p, y, gamma) if gamma >= 0 else inverse_focal(p, y, -gamma)
+
+
+# --- What the tests of all losses must know of each: a new loss has a line in both ---------------------------------
+
+# The formula of a sample at the default options, for the losses that are one.
+FORMULAS: dict[str, Callable[[Sequence[float], int], float]] = {
+    "ce": lambda p, y: -math.log(p[y]),
+    "brier": brier,
+    "focal": focal,
+    "inverse_focal": inverse_focal,
+    "flsc": lambda p, y: focal(p, y, 5.0),
+    "flsd_53": flsd_53,
+    "flsd_52": flsd_52,
+    "dual_focal": dual_focal,
+    "adafocal": lambda p, y: focal(p, y, 1.0),
+    "lq": lq,
+    "sce": symmetric_cross_entropy,
+    "min_ent": min_ent,
+    "mix_ent": mix_ent,
+    "logit_adjustment": lambda p, y: logit_adjusted(p, y, COUNTS),
+    "class_balanced": lambda p, y: class_balanced(p, y, COUNTS),
+}
+# For each option of its own another value than the default, one that changes the loss.
+OTHER_VALUES: dict[str, dict[str, object]] = {
+    "focal": {"gamma": 3.0},
+    "inverse_focal": {"gamma": 3.0},
+    "dual_focal": {"gamma": 3.0},
+    "flsd_53": {"gammas": (4.0, 2.0), "thresholds": (0.4,)},
+    "gence_focal": {"gamma": 3.0, "strength": 0.3},
+    "lq": {"q": 0.5, "truncation": 0.4},
+    "sce": {"alpha": 6.0, "beta": 0.1, "log_zero": -2.0, "official": True},
+}
+
+
+def formula(name: str) -> Callable[[Sequence[float], int], float]:
+    assert name in FORMULAS, f"give FORMULAS in tests/support/references.py the formula of a sample of {name!r}"
+    return FORMULAS[name]
 
 
 def gence_focal(p: Sequence[Sequence[float]], y: Sequence[int], gamma: float = 2.0, strength: float = 1.0) -> list:

@@ -1,23 +1,26 @@
-"""The words that tables and figures use for losses, metrics and calibrators: one display name for each key."""
+"""The words that tables and figures use for losses, metrics and calibrators: one display name for each key.
+
+A loss or a calibrator that is not named here goes by its name in the registry, with spaces for underscores.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gence.calibration import CALIBRATORS
+from gence.losses import REGISTRY
 from gence.words import nearest
 
 __all__ = ["CALIBRATOR_NAMES", "LOSS_NAMES", "METRIC_NAMES", "calibrator_name", "loss_name", "metric_name"]
 
 LOSS_NAMES: dict[str, str] = {
+    **{key: key.replace("_", " ") for key in REGISTRY},
     "ce": "CE",
     "brier": "Brier",
     "gence": "GenCE",
-    "focal": "focal",
-    "inverse_focal": "inverse focal",
     "flsc": "FLSC",
     "flsd_53": "FLSD-53",
     "flsd_52": "FLSD-52",
-    "dual_focal": "dual focal",
     "adafocal": "AdaFocal",
     "gence_focal": "focal GenCE",
     "gence_adafocal": "AdaFocal GenCE",
@@ -27,7 +30,6 @@ LOSS_NAMES: dict[str, str] = {
     "sce": "symmetric CE",
     "min_ent": "MIN-ENT",
     "mix_ent": "MIX-ENT",
-    "logit_adjustment": "logit adjustment",
     "gence_logit_adjustment": "GenCE + logit adjustment",
     "gence_tracked": "tracked GenCE",
     "present_class": "present-class CE",
@@ -60,9 +62,9 @@ METRIC_NAMES: dict[str, str] = {
     "OOD_AUROC": "AUROC",
 }
 CALIBRATOR_NAMES: dict[str, str] = {
+    **{key: key.replace("_", " ") for key in CALIBRATORS},
     "none": "uncalibrated",
     "raw": "uncalibrated",
-    "temperature": "temperature",
     "ts": "temperature",
     "temperature_ece": "temperature for ECE",
     "ats": "ATS",
@@ -74,7 +76,6 @@ CALIBRATOR_NAMES: dict[str, str] = {
     "matrix": "matrix scaling",
     "dirichlet": "Dirichlet",
     "platt": "Platt",
-    "isotonic": "isotonic",
     "isotonic_shared": "isotonic, shared",
     "histogram": "histogram binning",
     "bbq": "BBQ",
@@ -146,5 +147,7 @@ def calibrator_name(key: str) -> str:
 
 def _name(key: str, names: Mapping[str, str], what: str) -> str:
     if key not in names:
-        raise ValueError(f"the {what} {key!r} has no display name{nearest(key, names)} Add it to gence/names.py.")
+        raise ValueError(
+            f"the {what} {key!r} has no display name{nearest(key, names)} Add it to gence/lab/results/names.py."
+        )
     return names[key]

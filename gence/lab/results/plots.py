@@ -5,6 +5,7 @@ Captions and alternative texts stand in the metadata of the notebook cell that d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from scipy import stats
 
 from gence.lab.results.names import loss_name
 from gence.lab.results.statistics import signed_rank_interval
+from gence.losses import REGISTRY
 from gence.metrics import ReliabilityCurve
 
 __all__ = [
@@ -78,6 +80,21 @@ _LOOKS = {
     "min_ent": ("#000000", "^", "-"),
     "mix_ent": ("#000000", "X", ":"),
 }
+_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#000000", "#D55E00")
+_MARKERS, _LINES = "osD^vPX<>d*hp8", ("-", "--", "-.", ":")
+
+
+def _free_look() -> tuple[str, str, str]:
+    """The first look that can be told from all others with colour and without it."""
+    with_color = {(color, marker) for color, marker, _ in _LOOKS.values()}
+    without = {(marker, line) for _, marker, line in _LOOKS.values()}
+    marker, line = next(cues for cues in itertools.product(_MARKERS, _LINES) if cues not in without)
+    return next(color for color in _COLORS if (color, marker) not in with_color), marker, line
+
+
+for _key in REGISTRY:  # a loss without a look of its own is given one, so that the others keep theirs
+    if _key not in _LOOKS:
+        _LOOKS[_key] = _free_look()
 LOSS_STYLE = {key: Style(loss_name(key), *look) for key, look in _LOOKS.items()}
 
 

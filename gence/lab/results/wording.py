@@ -72,6 +72,7 @@ def _signed(value: float, digits: int) -> str:
 
 
 DAGGER = "†"
+DIFFERENCE = "difference [95 % interval]"
 DAGGER_NOTE = f"{DAGGER} The mean lies outside the interval of the typical difference: few seeds carry it."
 
 
@@ -87,6 +88,9 @@ def comparison_markdown(table: pd.DataFrame, by: Sequence[str], *, names: tuple[
         One line for each row: the setting, the metric, the means of both, the mean difference with the interval, and
         the verdict with its p. Below the table, what the dagger means and the margins, where there are any.
 
+    Raises:
+        ValueError: two columns would have the same head, and one of them would be lost.
+
     Example:
         >>> from gence.lab.results.statistics import comparison_table
         >>> data = pd.DataFrame({"loss": ["ce"] * 6 + ["gence"] * 6, "seed": [*range(6)] * 2, "rho": 1,
@@ -95,6 +99,12 @@ def comparison_markdown(table: pd.DataFrame, by: Sequence[str], *, names: tuple[
         >>> [cell.strip() for cell in row.split("|")][2:-1]
         ['error (%)', '45.00', '10.00', '-35.00 [-60.00, -10.00]', 'lower (p = 0.031)']
     """
+    heads = [*by, "metric", *names, DIFFERENCE, f"{names[1]} is"]
+    if twice := sorted({head for head in heads if heads.count(head) > 1}):
+        raise ValueError(
+            f"names={names} with by={list(by)}: two columns would be headed {', '.join(map(repr, twice))}. Give the "
+            "baseline and the candidate names that no other column has, for example names=('CE', 'candidate')."
+        )
     lines, notes, margins = [], [], {}
     for row in table.to_dict("records"):
         scale, digits, name = _unit(row["metric"])
@@ -108,7 +118,7 @@ def comparison_markdown(table: pd.DataFrame, by: Sequence[str], *, names: tuple[
             {key: LOSS_NAMES.get(row[key], row[key]) if key == "loss" else row[key] for key in by}
             | {"metric": name}
             | dict(zip(names, means, strict=True))
-            | {"difference [95 % interval]": difference, f"{names[1]} is": verdict_text(row)}
+            | {DIFFERENCE: difference, f"{names[1]} is": verdict_text(row)}
         )
     if margins:
         stated = ", ".join(f"{name} {margin}" for name, margin in margins.items())

@@ -6,7 +6,7 @@ stored in the record and never decides anything.
 
 - ``parameters``: what a run is told. ``grid``: many runs. ``record``: executed, written, read.
 - ``provenance``: from which code and machine.
-- ``_text``, ``_messages``, ``_checks``: values from text, what is said of a wrong one, options checked before training.
+- ``_text``, ``_messages``, ``_checks``: values from text, what is said of a wrong one, checks before training.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # What a command line or a YAML file has for nothing.
@@ -74,7 +74,22 @@ def option_value(name: str, value: Any) -> Any:
         raise ValueError(f"{name} = {value!r}: {error}") from None
 
 
-def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def options_from(value: Any) -> dict[str, Any]:
+    """Options of a loss or a recipe, from a dictionary or from its JSON text."""
+    if is_empty(value):
+        return {}
+    if isinstance(value, str):  # papermill's command line passes a dictionary as text
+        try:
+            value = json.loads(value, object_pairs_hook=_without_repetition)
+        except json.JSONDecodeError as error:
+            example = '{"strength": 0.5}'
+            raise ValueError(f"must be a dictionary or its JSON text, for example {example}: {error}") from None
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be a dictionary of names and values, or its JSON text")
+    return {name: option_value(name, option) for name, option in value.items()}
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
         raise ValueError(f"an option is given more than once, among {', '.join(found)}")
     return found

@@ -25,9 +25,18 @@ from pydantic import (
 )
 
 from gence import losses
-from gence.lab import data, networks, training
+from gence.lab import data, training
 from gence.lab.records import flaw
-from gence.lab.runs._checks import check_fit, check_kinds, defaults_of_loss, same_kind
+from gence.lab.runs._checks import (
+    check_foreign,
+    check_kinds,
+    check_model,
+    check_names,
+    check_size,
+    check_values_of_classes,
+    defaults_of_loss,
+    own_content,
+)
 from gence.lab.runs._messages import ParameterError, explain, nearest_allowed
 from gence.lab.runs._text import (
     LARGEST_SEED,
@@ -37,9 +46,8 @@ from gence.lab.runs._text import (
     is_empty,
     names_from_text,
     number_of_seeds,
-    option_value,
+    options_from,
     seeds_from_text,
-    without_repetition,
 )
 from gence.lab.storage import expanded
 
@@ -233,17 +241,7 @@ class RunParameters(Parameters):
     @field_validator("loss_options", "recipe_options", mode="before")
     @classmethod
     def _read_options(cls, value: Any) -> Any:
-        if is_empty(value):
-            return {}
-        if isinstance(value, str):  # papermill's command line passes a dictionary as text
-            try:
-                value = json.loads(value, object_pairs_hook=without_repetition)
-            except json.JSONDecodeError as error:
-                example = '{"strength": 0.5}'
-                raise ValueError(f"must be a dictionary or its JSON text, for example {example}: {error}") from None
-        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-            raise ValueError("must be a dictionary of names and values, or its JSON text")
-        return {name: option_value(name, option) for name, option in value.items()}
+        return options_from(value)
 
     @field_validator("batch_size")
     @classmethod
@@ -262,33 +260,13 @@ class RunParameters(Parameters):
 
     @model_validator(mode="after")
     def _check_together(self) -> RunParameters:
-        for name, value, known in (
-            ("dataset", self.dataset, data.dataset_names()),
-            ("model", self.model, networks.model_names()),
-            ("loss", self.loss, losses.loss_names()),
-            ("recipe", self.recipe, training.recipe_names()),
-            *(("foreign", name, data.dataset_names()) for name in self.foreign if ":" not in name),
-        ):
-            if value not in known:
-                bring = f" {data.how_to_bring(value)}" if name in ("dataset", "foreign") else ""
-                raise ValueError(
-                    f"{name} = {value!r} is not allowed{nearest_allowed(value, known)}. "
-                    f"Allowed: {', '.join(known)}.{bring}"
-                )
-        if self.n_per_class is not None and self.fraction is not None:
-            raise ValueError(
-                f"n_per_class = {self.n_per_class} and fraction = {self.fraction} are not allowed together: use one"
-            )
-        if self.n_per_class is not None and self.n_per_class > (capacity := data.class_capacity(self.dataset)):
-            raise ValueError(
-                f"n_per_class = {self.n_per_class} is not allowed: {self.dataset!r} has {capacity} training samples "
-                f"for every class. Allowed: 1..{capacity}, or None for all; nearest valid: {capacity}."
-            )
+        check_names(self.dataset, self.model, self.loss, self.recipe, self.foreign)
+        check_size(self.dataset, self.n_per_class, self.fraction)
         self._check_recipe()
-        self._check_foreign()
-        self._check_model()
+        check_foreign(self.foreign, self.dataset)
+        check_model(self.model, self.dataset)
         self._check_loss()
-        self._content = own_content(self)
+        self._content = own_content(self.dataset, self.foreign)
         return self
 
     def _check_recipe(self) -> None:
@@ -305,50 +283,17 @@ class RunParameters(Parameters):
                 f"and {self.dataset!r} has features. Use augment = 'none'."
             )
 
-    def _check_model(self) -> None:
-        info = data.dataset_info(self.dataset)
-        try:
-            check_fit(self.model, info.shape, info.n_classes)
-        except ValueError as error:
-            raise ValueError(
-                f"model = {self.model!r} is not allowed with dataset = {self.dataset!r}: {error}"
-            ) from None
-
     def _check_loss(self) -> None:
         n_classes = data.dataset_info(self.dataset).n_classes
         try:
             check_kinds("loss_options", self.loss_options, defaults_of_loss(self.loss))
-            for name in ("weight", "class_counts"):
-                given = self.loss_options.get(name)
-                if given is not None and not (same_kind(given, ()) and len(given) == n_classes):
-                    raise ValueError(
-                        f"{name} must be a list of {n_classes} numbers, one for each class of {self.dataset!r}, but is "
-                        f"{given!r}"
-                    )
+            check_values_of_classes(self.loss_options, self.dataset, n_classes)
             loss = self.make_loss(class_counts=[1.0] * n_classes)
             probe = loss(torch.zeros(3, n_classes, dtype=self._dtype), torch.tensor([0, 1, 1]))
             if probe.dim() > 0:
                 raise ValueError("training needs a loss that returns one number; use reduction='mean' or 'sum'")
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             raise ValueError(f"loss_options = {self.loss_options} is not allowed: {error}") from None
-
-    def _check_foreign(self) -> None:
-        for name in self.foreign:
-            if ":" in name and not re.fullmatch(rf"cifar10_c:({'|'.join(data.CORRUPTIONS)}):[1-5]", name):
-                raise ValueError(
-                    f"foreign = {name!r} is not allowed: write cifar10_c:CORRUPTION:SEVERITY with a severity of 1 to 5 "
-                    f"and one of the corruptions {', '.join(data.CORRUPTIONS)}."
-                )
-        if self.foreign and not self._on_images:
-            raise ValueError(f"foreign = {self.foreign} is not allowed: {self.dataset!r} is no data set of images")
-        for name in self.foreign:
-            if name == self.dataset:
-                raise ValueError(f"foreign = {name!r} is not allowed: it is the data set itself. Name another one.")
-            if ":" not in name and len(data.dataset_info(name).shape) != 3:
-                raise ValueError(
-                    f"foreign = {name!r} is not allowed: it is no data set of images. Those are: "
-                    f"{', '.join(data.image_names())}, and your own."
-                )
 
     @property
     def _on_images(self) -> bool:
@@ -425,18 +370,6 @@ class RunParameters(Parameters):
     def checkpoint_path(self, seed: int) -> Path:
         """Where the state of a training that is not done yet goes."""
         return self.folder / "checkpoints" / f"seed{seed:04d}.pt"
-
-
-def own_content(run: RunParameters) -> dict[str, str]:
-    """The digests of the user's own files that a run reads, by the name of the data set."""
-    generated = any(data.GENERATED in name for name in run.foreign)
-    names = {run.dataset, *(name for name in run.foreign if ":" not in name), *(["cifar10"] if generated else [])}
-    found = {name: data.content(name) for name in sorted(names)}
-    own = {name: digest for name, digest in found.items() if digest is not None}
-    for name in run.foreign:
-        if name in own and own[name] == own.get(run.dataset):
-            raise ValueError(f"foreign = {name!r} is not allowed: its file is a copy of that of {run.dataset!r}")
-    return own
 
 
 def _augmentation(dataset: str, wanted: str) -> str:

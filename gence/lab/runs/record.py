@@ -21,8 +21,9 @@ from filelock import FileLock
 from gence import metrics
 from gence.lab import data, networks, training
 from gence.lab.records import DAMAGED, RECORD_SCHEMA, read_record
+from gence.lab.runs._checks import own_content
 from gence.lab.runs._messages import ParameterError
-from gence.lab.runs.parameters import NOT_IDENTITY, RECIPE_SETTINGS, RunParameters, own_content
+from gence.lab.runs.parameters import NOT_IDENTITY, RECIPE_SETTINGS, RunParameters
 from gence.lab.runs.provenance import provenance, write_atomically
 
 __all__ = ["execute", "read_records"]
@@ -88,7 +89,7 @@ def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> N
     start = time.perf_counter()
     regime = {name: getattr(run, name) for name in ("n_per_class", "rho", "fraction", "label_noise")}
     splits = [data.load_splits(run.dataset, seed, **regime) for seed in seeds]
-    if own_content(run) != run._content:
+    if own_content(run.dataset, run.foreign) != run._content:
         raise ParameterError(
             f"the files of {', '.join(run._content)} were replaced since this run began: start it again"
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -66,6 +68,21 @@ def test_no_notebook_gives_a_loss_a_look_of_its_own(path):
         if cell["cell_type"] == "code":
             source = "".join(cell["source"])
             assert looks_by_hand(source) == [], "take the style from plots.LOSS_STYLE"
+
+
+def test_losses_that_nobody_named_or_painted_can_be_told_from_all_others():
+    """Twenty more in the registry, in a fresh process: each has a name, and a look by colour and without it."""
+    code = """
+from gence.losses import REGISTRY
+REGISTRY |= {f"toy_{i}": REGISTRY["ce"] for i in range(20)}
+from gence.lab.results import names, plots
+assert names.loss_name("toy_3") == plots.LOSS_STYLE["toy_3"].label == "toy 3"
+assert plots.LOSS_STYLE["gence"] == plots.Style("GenCE", "#D55E00", "s", "--")
+styles = plots.LOSS_STYLE.values()
+for cues in (("color", "marker"), ("marker", "line"), ("label",)):
+    assert len({tuple(getattr(style, cue) for cue in cues) for style in styles}) == len(styles) > 40
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_look_of_its_own_is_seen():

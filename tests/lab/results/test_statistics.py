@@ -357,6 +357,22 @@ def test_a_table_has_no_signed_zeros_no_raw_names_and_no_p_of_zero(values, metri
     assert (wording.DAGGER in text) == (len(values) > 5 and not low <= mean <= high)
 
 
+@pytest.mark.parametrize(
+    ("by", "pair", "twice"),
+    [
+        (["setting", "loss"], ("CE", "loss"), "'loss'"),
+        (["setting"], ("setting", "GenCE"), "'setting'"),
+        (["setting"], ("GenCE", "GenCE"), "'GenCE'"),
+        (["metric"], ("CE", "GenCE"), "'metric'"),
+    ],
+)
+def test_a_comparison_refuses_a_head_that_would_overwrite_a_column(by, pair, twice):
+    rows = long_table({"ce": 0.0, "gence": -1.0}, "a")
+    table = comparison_table(rows, ["error"], by=["setting"])
+    with pytest.raises(ValueError, match=rf"two columns would be headed {twice}\. .*names=\('CE', 'candidate'\)"):
+        comparison_markdown(table, by, names=pair)
+
+
 def test_a_comparison_is_narrow_and_says_what_carries_it():
     rows = long_table({"ce": 0.0, "gence": -1.0}, "a").rename(columns={"error": "classwise_ece"})
     text = comparison_markdown(comparison_table(rows, ["classwise_ece"], by=["setting"]), ["setting"])
