@@ -477,7 +477,7 @@ def redirects() -> dict[str, str]:
 def check_pages(html: Path) -> list[str]:
     """What is wrong with a build: pages of the contents that are missing or empty, pages nobody can reach."""
     wanted = {f"{page}.html" for page in pages_of_toc()}
-    moved = {f"{old}.html": (Path(old).parent / new).as_posix() for old, new in redirects().items()}
+    moved = {f"{old}.html": (Path(old).parent / new.partition("#")[0]).as_posix() for old, new in redirects().items()}
     extra = {"index.html", "genindex.html", "search.html", "py-modindex.html", "prf-prf.html", *moved}
     built = {str(p.relative_to(html)) for p in html.rglob("*.html") if "_static" not in p.parts}
     wrong = [f"{page} is missing" for page in sorted(wanted - built)]

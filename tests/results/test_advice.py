@@ -55,11 +55,13 @@ ELSEWHERE = {
     *("full-batch-needs-a-bias", "full-batch-stationary", "full-batch-mlp-tail", "full-batch-paths-differ"),
     *("full-batch-not-mini", "full-batch-bias", "batch-sandwich", "linear-tax", "late-limit", "share-left-out"),
     *("implicit-adjustment", "shift-in-networks", "tracked-is-gence", "lost-class-price"),
+    *("batch-bias-loss", "batch-proper", "leak", "batch-unique", "accumulation-chain-rule", "accumulation-two-pass"),
+    "ragged-batch",  # a last batch of two, which no setting of the advice has
     *("prediction-5", "prediction-6", "prediction-9", "prediction-12"),
     # The tail of the same runs, said by the predictions in more settings; other quantities, strengths and losses.
     *("tails-batch", "tails-rival", "strength-force", "strength-dose", "strength-images"),
 }
-PAGES = ("full_batch", "mini_batch_tax", "predictions", "long_tails", "batch_size", "strength")
+PAGES = ("full_batch", "mini_batches", "predictions", "long_tails", "batch_size", "strength")
 
 
 def advice() -> list[dict[str, str]]:
