@@ -386,22 +386,30 @@ def claims() -> list[dict[str, str]]:
     return [dict(claim) for claim in _claims()]
 
 
-# The files of the predictions, and where the notebook shows their verdicts.
-PREDICTIONS = {"predictions.yml": "The verdicts", "predictions_follow_up.yml": "A second round"}
-PREDICTIONS_PAGE = "notebooks/batch/predictions.ipynb"
+# The files of the predictions, and where a notebook shows their verdicts.
+PREDICTIONS = {
+    "predictions.yml": "notebooks/batch/predictions.ipynb#The verdicts",
+    "predictions_follow_up.yml": "notebooks/batch/predictions.ipynb#A second round",
+    "predictions_photographs.yml": "notebooks/experiments/photographs.ipynb#The verdicts",
+}
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
-NETWORK_OF_DATA = {"cifar10": "a small CNN on a part of CIFAR-10", "cifar100": "a small CNN on a part of CIFAR-100"}
+NETWORK_OF_GRID = {
+    "minibatch": "one small perceptron on digits",
+    "minibatch_cifar": "a small CNN on a part of CIFAR",
+    "minibatch_longer": "a small CNN on a part of CIFAR",
+    "photographs_gpu": "a ResNet-18 on CIFAR-10 with a long tail",
+}
 
 
 def prediction_verdicts() -> pd.DataFrame:
-    """One row for each test of a prediction, judged from results/; `section` says where the page shows it."""
+    """One row for each test of a prediction, judged from results/; `derivation` says where a page shows it."""
     import pandas as pd
 
     from gence.lab.results import predictions
 
     judged = {file: predictions.judge(predictions.load_predictions(ROOT / "book" / file)) for file in PREDICTIONS}
-    return pd.concat([table.assign(section=PREDICTIONS[file]) for file, table in judged.items()], ignore_index=True)
+    return pd.concat([table.assign(derivation=PREDICTIONS[file]) for file, table in judged.items()], ignore_index=True)
 
 
 def prediction_claims(verdicts: pd.DataFrame) -> list[dict[str, str]]:
@@ -410,19 +418,19 @@ def prediction_claims(verdicts: pd.DataFrame) -> list[dict[str, str]]:
     for name, tests in verdicts.groupby("id", sort=False):
         counts = tests["verdict"].value_counts()
         verdict = "refuted" if "refuted" in counts else "met" if set(counts.index) == {"met"} else "open"
-        data = NETWORK_OF_DATA.get(tests["dataset"].iloc[0], "one small perceptron on digits")
+        shown = tests["derivation"].iloc[0]
         found = ", ".join(f"{counts[kind]} {kind}" for kind in STATUS_OF_VERDICT if kind in counts)
         rows.append(
             {
                 "id": f"prediction-{name[1:]}",
                 "statement": f"Prediction {name}. {tests['says'].iloc[0]}",
                 "source": "ours",
-                "derivation": f"{PREDICTIONS_PAGE}#{tests['section'].iloc[0]}",
-                "check": PREDICTIONS_PAGE,
+                "derivation": shown,
+                "check": shown.split("#")[0],
                 "test": PREDICTIONS_TEST,
                 "status": STATUS_OF_VERDICT[verdict],
                 "note": f"{len(tests)} {'test' if len(tests) == 1 else 'tests'} with {tests['n'].min()} paired seeds: "
-                f"{found}. Runs: {data}.",
+                f"{found}. Runs: {NETWORK_OF_GRID[tests['grid'].iloc[0]]}.",
             }
         )
     return rows
