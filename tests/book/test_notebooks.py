@@ -84,7 +84,10 @@ def test_every_figure_is_there_and_has_a_caption_a_name_and_an_alternative_text(
     for cell in nb.code_cells(nb.read(path)):
         drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
         described = cell.metadata.get("mystnb", {})
-        assert drawn == ("figure" in described), f"figure and description do not go together: {cell.source[:80]}"
+        assert drawn == ("figure" in described), (
+            "a cell that draws, and no other, has `mystnb` in its metadata, with figure (caption, name) and image "
+            f"(alt):\n{cell.source[:80]}"
+        )
         if drawn:
             names.append(described["figure"]["name"])
             assert len(described["figure"]["caption"]) > 30
@@ -97,9 +100,9 @@ def test_every_figure_is_there_and_has_a_caption_a_name_and_an_alternative_text(
 def test_every_notebook_opens_with_what_it_is_for_and_ends_with_what_was_seen(path):
     text = markdown(nb.read(path))
     for part in ("# ", "**You will be able to**", "**You need**", "**Time:**"):
-        assert part in text[0]
+        assert part in text[0], f"the first cell of {path.name} lacks {part!r}"
     headings = [line for source in text for line in source.splitlines() if line.startswith("## ")]
-    assert headings[-2:] == ["## What we saw", "## Exercises"]
+    assert headings[-2:] == ["## What we saw", "## Exercises"], f"the last two sections of {path.name}"
 
 
 @pytest.mark.parametrize("path", ALL, ids=ids)
@@ -167,7 +170,7 @@ def test_every_solution_is_staged_inside_one_fold(path):
             assert depth == 0 or not re.match(r"\*\*\d+\.\*\*", cell.source)
     assert depth == 0
     assert numbers == sorted(set(numbers))
-    assert bool(numbers) == has_solutions
+    assert numbers or not has_solutions  # a solution of words alone has no cell of its own
 
 
 def test_a_solution_of_words_alone_folds_too():

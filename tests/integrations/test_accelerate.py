@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,19 +26,7 @@ from gence.losses import accumulated_backward
 from gence.samplers import EvenBatchSampler
 
 accelerate = needs("accelerate")
-
-
-def forget() -> None:
-    """Accelerate keeps its state between accelerators; no test is to see another's."""
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    accelerate.state.GradientState._reset_state()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    forget()
-    yield
-    forget()
+pytestmark = pytest.mark.usefixtures("accelerate_forgets")
 
 
 def prepared(accelerator, loader: DataLoader, lr: float = 0.0) -> tuple[nn.Module, torch.optim.Optimizer, DataLoader]:

@@ -7,7 +7,7 @@ a sum over its micro-batch, over that number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -31,23 +31,10 @@ from gence.losses import accumulated_backward
 from gence.samplers import EvenBatchSampler
 
 transformers = needs("transformers")
-accelerate = needs("accelerate")
-pytestmark = pytest.mark.filterwarnings("ignore")
+needs("accelerate")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("accelerate_forgets")]
 
 WORDS, LENGTH = 12, 5
-
-
-def forget() -> None:
-    """Accelerate keeps its state between trainings; no test is to see another's."""
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    accelerate.state.GradientState._reset_state()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    forget()
-    yield
-    forget()
 
 
 def texts(n: int) -> list[dict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -541,6 +542,13 @@ def test_an_entropy_loss_of_another_kind() -> None:
 
 
 # --- What the registry says ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_the_source_of_a_loss_is_in_the_bibliography(name: str) -> None:
+    bibliography = (Path(__file__).parents[2] / "book" / "references.bib").read_text(encoding="utf-8")
+    source = REGISTRY[name].source
+    assert f"{{{source}," in bibliography, f"no entry {source!r} in book/references.bib"
 
 
 def alone(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

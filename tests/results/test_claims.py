@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def claim_id(claim: dict[str, str]) -> str:
     return claim["id"]
 
 
+@lru_cache
 def check_cells() -> dict[str, set[str]]:
     """Claim id to the notebooks that have a cell tagged with it."""
     found: dict[str, set[str]] = {}
@@ -31,6 +33,7 @@ def check_cells() -> dict[str, set[str]]:
     return found
 
 
+@lru_cache
 def marked_tests() -> dict[str, set[str]]:
     """Claim id to the tests that carry its marker."""
     found: dict[str, set[str]] = {}
@@ -57,8 +60,12 @@ def test_a_settled_claim_has_a_derivation_a_check_cell_and_a_test(claim):
     notebook, _, heading = claim["derivation"].partition("#")
     text = (ROOT / notebook).read_text(encoding="utf-8")
     assert not heading or heading in text, f"{notebook} has no section {heading!r}"
-    assert claim["check"] in check_cells().get(claim["id"], set()), f"no cell tagged claim:{claim['id']}"
-    assert claim["test"] in marked_tests().get(claim["id"], set()), f"{claim['test']} lacks the claim's marker"
+    assert claim["check"] in check_cells().get(claim["id"], set()), (
+        f"no cell of {claim['check']} is tagged claim:{claim['id']}"
+    )
+    assert claim["test"] in marked_tests().get(claim["id"], set()), (
+        f"no test {claim['test']} marked @pytest.mark.claim({claim['id']!r})"
+    )
 
 
 def test_no_check_and_no_test_without_a_claim():
