@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--network", help="whose features (default: efficientnet_lite0)", default="efficientnet_lite0")
     parser.add_argument("--size", help="to which images are resized, in pixels (default: 96)", type=int, default=96)
     parser.add_argument(
-        "--embed", action="store_true", help="make cifar100_features, which the lab ships, from the features of CIFAR-100"
+        "--embed",
+        action="store_true",
+        help="make cifar100_features, which the lab ships, from the features of CIFAR-100",
     )
     given = parser.parse_args(arguments)
     tasks = (given.download is not None, given.pack is not None, given.features is not None, given.embed)

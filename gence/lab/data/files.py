@@ -42,7 +42,7 @@ def own_file(name: str) -> Path | None:
     """Return the user's own file that stands for a data set: ``NAME.npz``, or the table of av1451; None without one.
 
     Raises:
-        ValueError: a file ``NAME.npz`` that could not be used, because the data set is built in and has no test set.
+        ValueError: a file ``NAME.npz`` that could not be used, because the data set is built in and not of files.
         FileNotFoundError: no such file for a name that is not built in.
 
     Example:
@@ -56,7 +56,7 @@ def own_file(name: str) -> Path | None:
         if not npz.exists():
             raise FileNotFoundError(f"{npz} is not there. {how_to_bring(name)}")
         return npz
-    if npz.exists() and (name not in READERS or not info.official_test):
+    if npz.exists() and (name not in READERS or not info.official_test or not info.files):
         raise ValueError(
             f"{npz} would not be used: {name!r} is the name of a built-in data set ({info.title}). Give your own data "
             f"a name of its own, for example my_{name}.npz, or remove the file."
@@ -151,7 +151,7 @@ def sum_of(arrays: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=4)
 def cached_part(name: str, part: str, root: Path, own: Path | None, digest: str | None) -> Part:
     npz = own if own is not None and own.suffix == ".npz" else None
-    where = str(own or root / " and ".join(INFO[name].files))
+    where = str(own or (root / " and ".join(INFO[name].files) if INFO[name].files else name))
     if npz and digest and name not in INFO:
         made_from(npz, digest)  # refuses features that were changed
     raw = read_npz(npz, part) if npz else READERS[name](root, part)

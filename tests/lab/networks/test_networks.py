@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gence.lab import networks
 from gence.lab.networks import MLP, architectures, flops, make_model, model_info, model_names, parameter_count
 
-FLAT = ("linear", "mlp")
+FLAT = ("linear", "mlp", "mlp_256")
 IMAGE = tuple(name for name in model_names() if name not in FLAT)
 # One of each kind, small enough to be built and run for real; the others run on shapes alone (the meta device).
 SMALL = ("small_cnn", "vgg5", "resnet20_he", "densenet121")
@@ -413,6 +413,7 @@ def small(first: int = 32) -> Iterator[Size]:
 LAYERS = {
     "linear": [linear(64, 10)],
     "mlp": [linear(64, 64), linear(64, 10)],
+    "mlp_256": [linear(64, 256), linear(256, 10)],
     "small_cnn": list(small()),
     "small_cnn_half": list(small(16)),
     "vgg5": list(vgg()),
