@@ -28,7 +28,8 @@ STAIRS = {
     "gence.metrics": "_input scores calibration_error detection registry",
     "gence.calibration": "_likelihood base temperature samplewise affine binary registry",
     "gence.propriety": "risk minimisers verdict completeness",
-    "gence.lab.data": "info arrays readers files regimes packing shifted __main__",
+    "gence.lab.data": "info arrays embedded readers files regimes packing shifted pretrained features "
+    "embedding __main__",
     "gence.lab.networks": "architectures registry",
     "gence.lab.training": "recipe checkpoints outcome _steps _loop trainers",
     "gence.lab.runs": "_text _messages _checks provenance parameters record grid",

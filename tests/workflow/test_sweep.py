@@ -41,7 +41,7 @@ GRIDS = sorted((ROOT / "workflow" / "grids").glob("*.yaml"))
 PROFILES = ROOT / "workflow" / "profiles"
 DATASETS = (
     *("digits", "cifar10", "cifar100", "tiny_imagenet", "svhn", "emnist_letters", "mnist", "fashion_mnist"),
-    *("av1451", "av1451_synthetic"),
+    *("av1451", "av1451_synthetic", "cifar100_features"),
 )
 # A sweep of as many runs is killed again and again. GENCE_KILL_RUNS=30 makes it the long one.
 KILL_RUNS = int(os.environ.get("GENCE_KILL_RUNS", "4"))

@@ -8,6 +8,7 @@ where torchvision puts them. Nothing is downloaded unless asked for::
 
     python -m gence.lab.data --download cifar10     # fetch, with checksums
     python -m gence.lab.data --pack tiny_imagenet   # write tiny_imagenet.npz: one file that loads faster
+    python -m gence.lab.data --features cifar100    # write cifar100_efficientnet_lite0_96.npz: features of its images
     python -m gence.lab.data PICTURES data/mine.npz # PICTURES/{train,test}/<class>/*.png|jpg; then use the name "mine"
 
 A file ``NAME.npz`` in that folder stands for the data set NAME: the user's own, or an image data set listed here. A run
@@ -18,6 +19,8 @@ y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n,
 - ``info``: what is known of each data set. ``readers``: the published files. ``arrays``: contents, checked.
 - ``files``: which file stands for a name. ``packing``: fetch, pack, a folder of images.
 - ``regimes``: splits, small, long-tailed and noisy variants. ``shifted``: corrupted and foreign images.
+- ``features``: images turned into features by a ``pretrained`` network. ``embedding`` makes of them the photographs
+  that the lab brings along, cifar100_features, which ``embedded`` reads.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from gence.lab.data.info import INFO, DatasetInfo, how_to_bring, not_found
 from gence.lab.data.packing import download, fetch, images_to_npz, pack
 from gence.lab.data.readers import READERS
 from gence.lab.data.regimes import (
+    Selection,
     Splits,
     class_capacity,
     dataset_info,
@@ -46,6 +50,7 @@ __all__ = [
     "READERS",
     "DatasetInfo",
     "Part",
+    "Selection",
     "Splits",
     "checked",
     "cifar10_c",

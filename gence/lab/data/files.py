@@ -18,7 +18,7 @@ from gence.lab.data.info import INFO, how_to_bring
 from gence.lab.data.readers import READERS
 from gence.lab.storage import data_folder, file_digest
 
-__all__ = ["content", "own_file", "read_part"]
+__all__ = ["content", "made_from", "own_file", "read_part"]
 
 
 def read_part(name: str, part: str) -> Part:
@@ -42,7 +42,7 @@ def own_file(name: str) -> Path | None:
     """Return the user's own file that stands for a data set: ``NAME.npz``, or the table of av1451; None without one.
 
     Raises:
-        ValueError: a file ``NAME.npz`` that could not be used, because the data set is built in and has no test set.
+        ValueError: a file ``NAME.npz`` that could not be used, because the data set is built in and not of files.
         FileNotFoundError: no such file for a name that is not built in.
 
     Example:
@@ -56,7 +56,7 @@ def own_file(name: str) -> Path | None:
         if not npz.exists():
             raise FileNotFoundError(f"{npz} is not there. {how_to_bring(name)}")
         return npz
-    if npz.exists() and (name not in READERS or not info.official_test):
+    if npz.exists() and (name not in READERS or not info.official_test or not info.files):
         raise ValueError(
             f"{npz} would not be used: {name!r} is the name of a built-in data set ({info.title}). Give your own data "
             f"a name of its own, for example my_{name}.npz, or remove the file."
@@ -68,10 +68,11 @@ def own_file(name: str) -> Path | None:
 def content(name: str) -> str | None:
     """Return a digest of the user's own file that stands for a data set; None for published data.
 
-    A file that :func:`pack` wrote, and nobody changed, holds the published data.
+    A file that :func:`pack` wrote, and nobody changed, holds the published data. Features that
+    ``gence.lab.data.features`` made are known by what they were made from: another machine gives other last digits.
 
     Raises:
-        ValueError: as :func:`own_file`.
+        ValueError: as :func:`own_file`; features that were changed after they were made.
         FileNotFoundError: as :func:`own_file`.
 
     Example:
@@ -82,7 +83,12 @@ def content(name: str) -> str | None:
     if file is None:
         return None
     digest = digest_of(file)
-    return None if name in READERS and file.suffix == ".npz" and _is_packed(file, digest) else digest
+    if file.suffix != ".npz":
+        return digest
+    if name in READERS:
+        return None if _is_packed(file, digest) else digest
+    made = made_from(file, digest)
+    return digest if made is None else hashlib.sha256(made.encode()).hexdigest()
 
 
 def digest_of(file: Path) -> str:
@@ -101,6 +107,39 @@ def _is_packed(path: Path, digest: str) -> bool:
         return False  # reading it will say what is wrong
 
 
+@lru_cache(maxsize=16)
+def made_from(path: Path, digest: str) -> str | None:
+    """Return what the features in a file were made from; None for a file of another kind.
+
+    Args:
+        path: the file.
+        digest: its SHA-256 sum; a file with another one is looked at anew.
+
+    Raises:
+        ValueError: features whose checksum does not match: the file was changed after it was made.
+
+    Example:
+        >>> path = Path(getfixture("tmpdir")) / "mine.npz"
+        >>> np.savez(path, x_train=np.zeros((2, 3)))
+        >>> made_from(path, "a digest") is None
+        True
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "features_sum" not in file:
+                return None
+            arrays = {key: file[key] for key in file.files if key != "features_sum"}
+            whole = str(file["features_sum"]) == sum_of(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None  # reading it will say what is wrong
+    if not whole or "made_from" not in arrays:
+        raise ValueError(
+            f"{path} holds features whose checksum does not match: the file was changed after it was made. Remove it "
+            "and make it again: python -m gence.lab.data --features NAME"
+        )
+    return str(arrays["made_from"])
+
+
 def sum_of(arrays: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for key, values in sorted(arrays.items()):
@@ -112,7 +151,9 @@ def sum_of(arrays: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=4)
 def cached_part(name: str, part: str, root: Path, own: Path | None, digest: str | None) -> Part:
     npz = own if own is not None and own.suffix == ".npz" else None
-    where = str(own or root / " and ".join(INFO[name].files))
+    where = str(own or (root / " and ".join(INFO[name].files) if INFO[name].files else name))
+    if npz and digest and name not in INFO:
+        made_from(npz, digest)  # refuses features that were changed
     raw = read_npz(npz, part) if npz else READERS[name](root, part)
     found = checked(raw, where, part)
     info = INFO.get(name)

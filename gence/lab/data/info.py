@@ -109,6 +109,13 @@ INFO = {info.name: info for info in (
         note="Inside scikit-learn, which has the 1,797 test images of the 5,620 of the original.",
     ),
     DatasetInfo(
+        "cifar100_features", "features of the photographs of cifar100, by a network trained on ImageNet",
+        n_train=50_000, n_test=10_000, shape=(64,), n_classes=100, smallest_class=500,
+        source="krizhevsky2009learning", licence="of the images: as cifar100; of the network: Apache 2.0",
+        note="Shipped with the lab: EfficientNet-Lite0 at 96 pixels, 64 principal components of the training set in "
+        "one byte each. What is learned from them is transfer from ImageNet.",
+    ),
+    DatasetInfo(
         "cifar10", "small colour photographs of 10 kinds of things", n_train=50_000, n_test=10_000, shape=(3, 32, 32),
         n_classes=10, smallest_class=5000, source="krizhevsky2009learning",
         licence="no formal licence; the author asks to be cited", files=("cifar-10-batches-py",), megabytes=170,

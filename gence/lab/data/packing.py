@@ -74,7 +74,7 @@ def pack(name: str) -> Path:
         ValueError: cannot pack 'digits': it is no built-in data set of images
     """
     path = data_folder() / f"{name}.npz"
-    if name not in READERS or not INFO[name].official_test:
+    if name not in READERS or not INFO[name].official_test or not INFO[name].files:
         raise ValueError(f"cannot pack {name!r}: it is no built-in data set of images")
     if path.exists():
         raise ValueError(f"{path} is there already; remove it to make it again")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gence.lab.data.arrays import Part
+from gence.lab.data.embedded import read_embedded
 from gence.lab.data.info import INFO, not_found
 
 __all__ = ["READERS"]
@@ -163,6 +164,7 @@ def _av1451_synthetic(root: Path, part: str) -> Part:
 
 READERS: dict[str, Callable[[Path, str], Part]] = {
     "digits": _digits,
+    "cifar100_features": lambda root, part: read_embedded(part),
     **{name: partial(_from_torchvision, name) for name in TORCHVISION},
     "tiny_imagenet": _tiny_imagenet,
     "av1451": _av1451,

@@ -93,6 +93,7 @@ def _he(depth: int, parameters: float) -> ModelInfo:
 
 _MODELS: dict[str, ModelInfo] = {
     "mlp": ModelInfo("one hidden layer of 64 ReLU units", (), (64,)),
+    "mlp_256": ModelInfo("one hidden layer of 256 ReLU units", (), (64,), _build=partial(MLP, hidden=(256,))),
     "linear": ModelInfo("logistic regression", (), (64,), _build=partial(MLP, hidden=())),
     "small_cnn": ModelInfo("four convolutions, for CPUs; defined here", (), _CIFAR, 10, 8, _build=SmallCNN),
     "small_cnn_half": ModelInfo(

@@ -59,7 +59,7 @@ SMOKE_SEEDS, SMOKE_EPOCHS = 2, 3
 # Settings of the recipe that are parameters of their own.
 RECIPE_SETTINGS = ("batch_size", "epochs", "lr", "weight_decay")
 # Networks whose seeds train together, in one stack, as long as their inputs are features.
-STACKED = ("linear", "mlp")
+STACKED = ("linear", "mlp", "mlp_256")
 # A mirrored character is another one or none.
 CHARACTERS = ("digits", "mnist", "emnist_letters", "svhn")
 # Parameters that say where and how wide to run, not what: they do not enter the identity of a single seed's record.

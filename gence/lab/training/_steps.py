@@ -25,6 +25,8 @@ SPLITS = ("train", "val", "test")
 CROP_PADDING = 4
 # Samples that are evaluated at once.
 EVALUATION_BATCH = 1000
+# Inputs of all networks of a stack that are evaluated at once, in numbers: 128 MB in float64.
+EVALUATION_VALUES = 2**24
 
 
 class Drawn(NamedTuple):
@@ -161,8 +163,46 @@ class Single:
         return self.y[split][None]
 
 
+class _Shared:
+    """The samples of S seeds. A pool that seeds share is held once, of it only what one of them uses."""
+
+    def __init__(self, splits: Sequence[Splits], part: str, dtype: torch.dtype, device: torch.device) -> None:
+        chosen = [s.selection(part) for s in splits]
+        groups: dict[tuple, list[int]] = {}
+        for seed, (s, c) in enumerate(zip(splits, chosen, strict=True)):
+            groups.setdefault((id(c.pool), s.mean, s.std), []).append(seed)
+        scaled = any(c.shift is not None for c in chosen)
+        pools, rows, start = [], np.empty((len(splits), len(chosen[0].rows)), dtype=np.int64), 0
+        for seeds in groups.values():
+            first = seeds[0]
+            used, inverse = np.unique(np.stack([chosen[s].rows for s in seeds]), return_inverse=True)
+            rows[seeds] = start + inverse.reshape(len(seeds), -1)
+            start += len(used)
+            x = chosen[first].pool[used]
+            # Features that each seed scales in its own way keep their precision until then.
+            prepare = _Preparation(x, splits[first], dtype if not scaled else torch.float64, device)
+            pools.append(prepare(as_tensor(x, device)))
+        self.pool, self.rows, self.dtype = torch.cat(pools), as_tensor(rows, device), dtype
+        self.shift = self.scale = None
+        if scaled:
+            shifts = [np.zeros(c.pool.shape[1:]) if c.shift is None else c.shift for c in chosen]
+            scales = [np.ones(c.pool.shape[1:]) if c.scale is None else c.scale for c in chosen]
+            self.shift, self.scale = (as_tensor(np.stack(values)[:, None], device) for values in (shifts, scales))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(S, n, ...) inputs of the networks, of rows (S, n) of the part."""
+        x = self.pool[self.rows.gather(1, rows)]
+        return x if self.shift is None else ((x - self.shift) / self.scale).to(self.dtype)
+
+    def all_rows(self) -> Sequence[Tensor]:
+        """(S, n) numbers 0, 1, ... of the samples, in pieces whose inputs fit into memory."""
+        seeds, n = self.rows.shape
+        every = torch.arange(n, device=self.rows.device).expand(seeds, n)
+        return every.split(max(1, EVALUATION_VALUES // (seeds * self.pool[0].numel())), dim=1)
+
+
 class Stack:
-    """Small networks of S seeds; parameters and data have a leading seed dimension."""
+    """Small networks of S seeds; parameters, and what a batch takes of the data, have a leading seed dimension."""
 
     def __init__(
         self,
@@ -195,11 +235,7 @@ class Stack:
         }
         self.loss_of_each = torch.vmap(lambda own, z, y: functional_call(self.loss, own, (z, y)))
 
-        def prepared(s: Splits, split: str) -> Tensor:
-            x = getattr(s, f"x_{split}")
-            return _Preparation(x, s, dtype, device)(as_tensor(x, device))
-
-        self.x = {split: torch.stack([prepared(s, split) for s in splits]) for split in SPLITS}
+        self.x = {split: _Shared(splits, split, dtype, device) for split in SPLITS}
         labels = {split: np.stack([getattr(s, f"y_{split}") for s in splits]) for split in SPLITS}
         self.y = {split: as_tensor(y, device).long() for split, y in labels.items()}
 
@@ -209,8 +245,7 @@ class Stack:
     def losses(self, batch: Drawn) -> tuple[Tensor, Tensor]:
         """(S,) losses and (S, n, K) logits."""
         rows = batch.rows
-        x = self.x["train"][torch.arange(len(rows), device=self.device)[:, None], rows]
-        logits = self.forward(self.parameters, self.buffers, x)
+        logits = self.forward(self.parameters, self.buffers, self.x["train"](rows))
         own = {**self.loss_parameters, **self.loss_memory}
         return self.loss_of_each(own, logits, self.y["train"].gather(1, rows)), logits
 
@@ -236,7 +271,8 @@ class Stack:
 
     @torch.no_grad()
     def logits(self, split: str) -> Tensor:
-        return self.forward(self.parameters, self.buffers, self.x[split])
+        x = self.x[split]
+        return torch.cat([self.forward(self.parameters, self.buffers, x(rows)) for rows in x.all_rows()], dim=1)
 
     def labels(self, split: str) -> Tensor:
         return self.y[split]

@@ -413,6 +413,7 @@ def small(first: int = 32) -> Iterator[Size]:
 LAYERS = {
     "linear": [linear(64, 10)],
     "mlp": [linear(64, 64), linear(64, 10)],
+    "mlp_256": [linear(64, 256), linear(256, 10)],
     "small_cnn": list(small()),
     "small_cnn_half": list(small(16)),
     "vgg5": list(vgg()),

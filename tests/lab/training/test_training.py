@@ -19,11 +19,12 @@ from tiny_images import digit_images, small_cnn
 from torch import Tensor, nn
 
 from gence import metrics
-from gence.lab.data import Splits, load_splits
+from gence.lab.data import Selection, Splits, load_splits
 from gence.lab.networks import make_model
 from gence.lab.training import (
     Outcome,
     Recipe,
+    _steps,
     evaluate_outcome,
     load_network,
     load_outcome,
@@ -110,6 +111,39 @@ def test_seeds_do_not_interact(batch_size: int | str) -> None:
 def test_each_seed_gives_its_own_result() -> None:
     a, b, c = (o.logits["last"]["test"] for o in run("ce", Recipe(epochs=2)))
     assert min(np.abs(a - b).max(), np.abs(a - c).max(), np.abs(b - c).max()) > 0.1
+
+
+def copied(splits: Splits) -> Splits:
+    """The same data as arrays of its own, with nothing in common with other seeds."""
+    x = {f"x_{part}": np.array(getattr(splits, f"x_{part}")) for part in ("train", "val", "test")}
+    return dataclasses.replace(splits, **x)
+
+
+@pytest.mark.parametrize("precision", [None, "float32"])
+@pytest.mark.parametrize("name", ["digits", "av1451_synthetic"])
+def test_sharing_samples_changes_no_bit(name: str, precision: str | None) -> None:
+    """Seeds hold the samples of a data set once; av1451_synthetic is scaled by each seed in its own way."""
+    splits = [load_splits(name, seed) for seed in SEEDS]
+    width, n_classes = splits[0].input_shape[0], len(splits[0].class_names)
+    models = [make_model("mlp", width, n_classes, seed) for seed in SEEDS]
+    how = (make_loss("gence"), Recipe(batch_size=16, epochs=3, precision=precision), SEEDS)
+    shared = train_many(models, splits, *how, progress=False)
+    assert all(isinstance(s.__dict__["x_train"], Selection) for s in splits), "and makes no copy of them"
+    mixed = [splits[0], *map(copied, splits[1:])]
+    for data in (list(map(copied, splits)), mixed):
+        for a, b in zip(shared, train_many(models, data, *how, progress=False), strict=True):
+            assert_same(a, b, atol=0)
+
+
+def test_the_pool_of_samples_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = [load_splits("digits", seed) for seed in range(20)]
+    models = [make_model("linear", 64, 10, seed) for seed in range(20)]
+    nets = _steps.Stack(models, splits, make_loss("ce"), Recipe(), torch.device("cpu"))
+    assert nets.x["train"].pool.shape[0] <= 1797
+    whole = nets.logits("train")
+    monkeypatch.setattr(_steps, "EVALUATION_VALUES", 20 * 64 * 100)  # 100 samples at a time
+    assert [rows.shape[1] for rows in nets.x["train"].all_rows()] == [100] * 9 + [60]
+    torch.testing.assert_close(nets.logits("train"), whole, rtol=0, atol=1e-12)
 
 
 def test_steps_are_counted_in_batches() -> None:
