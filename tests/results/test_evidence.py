@@ -251,6 +251,7 @@ def test_the_committed_evidence_is_that_of_the_pages_cells(name):
 @pytest.mark.parametrize("name", made.pages())
 def test_the_committed_evidence_says_where_it_comes_from(name):
     origin = origin_of(name)
+    assert nb.ORIGIN == evidence.ORIGIN
     assert origin["page"] == name
     assert origin["provenance"]["dirty"] is False
     assert {"commit", "device", "torch", "threads", "date", "duration_s", "tier"} <= set(origin["provenance"])

@@ -43,8 +43,8 @@ ORIGIN = "origin.json"  # where the tables beside it come from, and their digest
 SOURCES = ("records", "train")
 # `make evidence` names here the folder where the tables go.
 WRITE_TO = "GENCE_EVIDENCE"
-# What a record holds beside its parameters, of which a page keeps what it shows.
-MEASURED = (*metrics.METRICS, "train_error", "class_error", "best_epoch", "batch_sizes", "foreign_scores")
+# What a record, or a calibrator, says beside the parameters; a page keeps of it what it shows.
+MEASURED = (*metrics.METRICS, "train_error", "class_error", "best_epoch", "batch_sizes", "foreign_scores", "converged")
 ELSEWHERE = ("commit", "device", "path")  # said once, in the origin, or gone with the logits
 
 Tables = dict[str, pd.DataFrame]
