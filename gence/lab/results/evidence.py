@@ -43,6 +43,9 @@ ORIGIN = "origin.json"  # where the tables beside it come from, and their digest
 SOURCES = ("records", "train")
 # `make evidence` names here the folder where the tables go.
 WRITE_TO = "GENCE_EVIDENCE"
+# What a row of records keeps: the number of its grid on the page, its run, its seed.
+GRID = "grid"
+OF_ROW = [GRID, "identity", "seed"]
 # What a record, or a calibrator, says beside the parameters; a page keeps of it what it shows.
 MEASURED = (*metrics.METRICS, "train_error", "class_error", "best_epoch", "batch_sizes", "foreign_scores", "converged")
 ELSEWHERE = ("commit", "device", "path")  # said once, in the origin, or gone with the logits
@@ -135,8 +138,8 @@ def recorded(page: str) -> Tables:
         ValueError: they are not there, or damaged; it says what to do.
 
     Example:
-        >>> list(recorded("experiments/strength")["records"])[:4]
-        ['identity', 'seed', 'checkpoint', 'error']
+        >>> list(recorded("experiments/strength")["records"])
+        ['grid', 'identity', 'seed', 'train_error', 'checkpoint', 'error', 'nll', 'ece']
     """
     if (above := pages_folder()) is None:
         raise ValueError(f"the evidence of {page} is part of the repository: clone it, or train with source = 'train'")
@@ -173,8 +176,8 @@ def of_grids(
         grids: labels and a grid, as in :func:`gence.lab.runs.expand_grid`, without seeds and tier: these are the
             page's. Labels become columns, and stand before a parameter of the same name.
         run: the page's parameters.
-        measure: from the records, with ``path`` (the logits lie beside it), to tables by name. They keep ``identity``
-            and ``seed`` and give what they add names of its own. A table ``records`` stands for that of the records.
+        measure: from the records, with ``path`` (the logits lie beside it), to tables by name. They keep the
+            columns of the records and give what they add names of its own. A table ``records`` stands for the records.
         columns: what of a record's measurements is kept.
         checkpoint: ``"last"``, ``"best"`` or None for both.
 
@@ -192,22 +195,25 @@ def of_grids(
         {'ce': 2, 'gence': 2}
     """
     labelled = [(dict(labels), _of_page(grid, run)) for labels, grid in grids]
-    expanded = [(labels, one) for labels, grid in labelled for one in runs.expand_grid(grid)]
-    told = pd.DataFrame([_told(labels, one) for labels, one in expanded], index=[one.identity for _, one in expanded])
-    if twice := sorted(told.index[told.index.duplicated()]):
-        raise ValueError(f"the grids of {page} hold the same run more than once: {', '.join(twice)}")
+    # Two grids may hold the same run: the smoke tier cuts both to as few epochs. So a row says which grid it is of.
+    expanded = [(at, labels, one) for at, (labels, grid) in enumerate(labelled) for one in runs.expand_grid(grid)]
+    keys = [{GRID: at, "identity": one.identity} for at, _, one in expanded]
+    told = pd.DataFrame([_told(labels, one) for _, labels, one in expanded])
+    told.index = pd.MultiIndex.from_frame(pd.DataFrame(keys))
 
     def make() -> Tables:
         with tempfile.TemporaryDirectory() as out:
-            parts = [sources.train_grid(grid, out, progress=False).assign(**labels) for labels, grid in labelled]
+            parts = [
+                sources.train_grid(grid, out, progress=False).assign(**labels, **{GRID: at})
+                for at, (labels, grid) in enumerate(labelled)
+            ]
             records = pd.concat(parts, ignore_index=True)
             if checkpoint is not None:
                 records = records[records["checkpoint"] == checkpoint].reset_index(drop=True)
             tables = {"records": records} | dict(measure(records) if measure else {})
         return {name: _kept(name, table, told, columns) for name, table in tables.items()}
 
-    keys = [{"identity": identity} for identity in told.index]
-    about = {one.identity: one.model_dump(mode="json", exclude=set(NOT_IDENTITY)) for _, one in expanded}
+    about = {one.identity: one.model_dump(mode="json", exclude=set(NOT_IDENTITY)) for *_, one in expanded}
     tables = _read_or_make(page, keys, run, make, about)
     return {name: _with_told(table, told) for name, table in tables.items()}
 
@@ -255,21 +261,24 @@ def _told(labels: Mapping[str, Any], one: runs.RunParameters) -> dict[str, Any]:
 
 def _kept(name: str, table: pd.DataFrame, told: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """A table without what the grids say, and without measurements that the page does not show."""
-    if missing := {"identity", "seed"} - set(table):
+    if missing := {*OF_ROW} - set(table):
         raise ValueError(f"the measured table {name!r} lacks {', '.join(sorted(missing))}: keep rows of the records")
-    wanted = told.loc[table["identity"]]
+    wanted = _of_rows(table, told)
     for column in told.columns.intersection(table.columns):
         if table[column].astype(str).tolist() != wanted[column].astype(str).tolist():
             raise ValueError(f"the measured table {name!r} changes {column!r}: give it a column of another name")
-    dropped = {*told.columns, *ELSEWHERE, *(set(MEASURED) - set(columns))}
-    return table[[column for column in table if column not in dropped]].reset_index(drop=True)
+    dropped = {*OF_ROW, *told.columns, *ELSEWHERE, *(set(MEASURED) - set(columns))}
+    return table[[*OF_ROW, *(column for column in table if column not in dropped)]].reset_index(drop=True)
 
 
 def _with_told(table: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """A table with labels and parameters from the grids, behind identity and seed."""
-    parameters = told.loc[table["identity"]].reset_index(drop=True)
-    first = ["identity", "seed"]
-    return pd.concat([table[first], parameters, table.drop(columns=first)], axis=1)
+    return pd.concat([table[["identity", "seed"]], _of_rows(table, told), table.drop(columns=OF_ROW)], axis=1)
+
+
+def _of_rows(table: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """What the grids say of each row."""
+    return told.loc[pd.MultiIndex.from_frame(table[[GRID, "identity"]])].reset_index(drop=True)
 
 
 def _read_or_make(
@@ -338,6 +347,8 @@ def _check(page: str, table: pd.DataFrame, keys: list[dict[str, Any]], run: Page
         ("lacks seeds:", {(*key, seed) for key in asked for seed in run.seeds} - have),
     ):
         if left:
-            some = "; ".join(sorted(", ".join(map(str, one)) for one in left)[:3])
-            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            shown = [at for at, name in enumerate((*names, "seed")) if name != GRID]
+            texts = sorted({", ".join(str(one[at]) for at in shown if at < len(one)) for one in left})
+            some = "; ".join(texts[:3])
+            more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
             raise ValueError(f"the evidence of {page} {what} {some}{more}. {_how(page)}")
