@@ -144,10 +144,10 @@ def status() -> dict[str, str | None]:
 
 def chosen(page: str | None) -> dict[str, Path]:
     """The pages that are asked for."""
-    from gence.words import nearest
-
     known = pages()
     if page and page not in known:
+        from gence.words import nearest
+
         raise SystemExit(f"PAGE={page} is no page with evidence{nearest(page, known)} They are: {', '.join(known)}.")
     return {page: known[page]} if page else known
 
