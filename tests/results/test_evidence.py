@@ -74,6 +74,17 @@ def test_records_are_what_the_training_gave_to_the_last_digit(trained, folder):
     assert read["records"]["rho"].tolist() == [1] * 6
 
 
+def test_a_table_becomes_text_and_comes_back():
+    """Also words that look like numbers, gaps, and the smallest digits."""
+    rows = [
+        {"kind": "a", "seed": 0, "bins": "5", "value": 0.1 + 0.2, "whole": 3.0, "on": True, "list": [None, 1 / 3]},
+        {"kind": "a", "seed": 1, "bins": "none", "value": float("nan"), "whole": 1e-300, "on": False, "list": []},
+    ]
+    table = pd.DataFrame(rows)
+    found = evidence.of_trainings(PAGE, [{"kind": "a"}], page("train", seeds=[0, 1]), lambda: {"mine": table})["mine"]
+    pd.testing.assert_frame_equal(found, table, check_exact=True)
+
+
 def test_the_table_is_that_of_the_records_themselves(trained, tmp_path):
     direct = sources.train_grid({**GRIDS[0][1], "fixed": FIXED | {"seeds": [3, 4]}}, tmp_path, progress=False).query(
         "checkpoint == 'last'"

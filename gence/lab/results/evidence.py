@@ -318,10 +318,19 @@ def _as_text(table: pd.DataFrame) -> tuple[str, dict[str, Any]]:
 
 
 def _from_text(text: str, described: Mapping[str, Any]) -> pd.DataFrame:
-    kinds = dict.fromkeys([*described["words"], *described["nested"]], "str")
-    options = {"keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
-    table = pd.read_csv(io.StringIO(text), dtype=kinds, **options)
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    numbers = [name for name in table if name not in (*described["words"], *described["nested"])]
+    table = table.assign(**{name: _numbers(table[name].tolist()) for name in numbers})
     return table.assign(**{name: table[name].map(json.loads) for name in described["nested"]})
+
+
+def _numbers(cells: list[str]) -> list[int] | list[float] | list[bool]:
+    """Numbers from their text by Python's own reader, which loses no digit."""
+    if set(cells) <= {"True", "False"}:
+        return [cell == "True" for cell in cells]
+    if all(cell.lstrip("-").isdecimal() for cell in cells):
+        return [int(cell) for cell in cells]
+    return [float(cell or "nan") for cell in cells]
 
 
 def _write(folder: Path, origin: Mapping[str, Any], texts: Mapping[str, str]) -> None:
