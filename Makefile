@@ -14,6 +14,9 @@ GRID ?= workflow/grids/laptop.yaml
 PROFILE ?= workflow/profiles/cpu
 # Bins of the adaptive temperature scaling in `make collect`; empty: the paper's 15.
 BINS ?=
+# One page in `make evidence`; empty: all. FORCE=1 makes also what is fresh.
+PAGE ?=
+FORCE ?=
 # Locks are not needed: a run takes its own lock, and results are moved into place whole. So a killed engine leaves
 # nothing behind that would stop the next one.
 SNAKEMAKE := $(BIN)/python -m snakemake -s workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet host --keep-going
@@ -26,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html test test-thorough lint sweep plan cost calibrate collect plot status fold refresh serve bench lock clean distclean
+.PHONY: help setup book html test test-thorough lint sweep plan cost calibrate collect plot evidence status fold refresh serve bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,7 +93,12 @@ plot: ## draw results/<grid>.csv of GRID=... into _build/plots
 	@$(INSTALLED)
 	@$(BIN)/python workflow/sweep.py plot '$(GRID)'
 
-status: ## say for every notebook whether its committed outputs are fresh
+evidence: $(STAMP) ## train the networks behind the pages on results, where stale: PAGE=experiments/benchmark, FORCE=1
+	@$(BIN)/python workflow/evidence.py plan '$(PAGE)' $(if $(FORCE),--force)
+	@$(SNAKEMAKE) evidence --config 'page=$(PAGE)' 'force=$(FORCE)'
+	@$(BIN)/python workflow/evidence.py accept
+
+status: ## say for every notebook, and the evidence behind it, whether it is fresh
 	@$(INSTALLED)
 	@$(BIN)/python workflow/notebook_tools.py status
 

@@ -3,14 +3,14 @@
 With `python workflow/notebook_tools.py` before them:
 
     run NOTEBOOK OUT      execute with papermill; write outputs and their origin to OUT
-    status                say for every committed notebook whether it is fresh, or why not
+    status                say for every committed notebook, and all recorded evidence, whether it is fresh, or why not
     accept EXECUTED...    take outputs of fresh executions over into notebooks/
     fold                  tag the cells whose code carries no idea with hide-input, and only those
     stage OUT [EXECUTED]  lay out the sources of the book, outputs from EXECUTED
     check-pages HTML      compare the built pages with _toc.yml
 
-A notebook is *fresh* when its code cells, and the code of the ``gence`` modules it imports, are those of the run that
-made its outputs. Prose, comments and docstrings may change without a new run.
+A notebook is *fresh* when its code cells, the code of the ``gence`` modules it imports, and the tables of results/pages
+that it reads are those of the run that made its outputs. Prose, comments and docstrings may change without a new run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import ast
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ import tokenize
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 import yaml
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+EVIDENCE = ROOT / "results" / "pages"  # workflow/evidence.py makes it
+ORIGIN = "origin.json"
 # Below this a built page holds no content: an empty deployment once stayed unnoticed for months elsewhere.
 MIN_PAGE_BYTES = 5_000
 
@@ -98,7 +101,7 @@ def gence_modules(sources: list[str]) -> list[Path]:
 @lru_cache(maxsize=1024)
 def _imported(source: str) -> frozenset[Path]:
     found: set[Path] = set()
-    for node in ast.walk(ast.parse(_without_magics(source))):
+    for node in ast.walk(ast.parse(without_magics(source))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gence":
             found |= {_file_of(node.module, alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
@@ -123,9 +126,17 @@ def _file_of(module: str, name: str | None = None) -> Path:
     return face
 
 
-def _without_magics(source: str) -> str:
+def without_magics(source: str) -> str:
     """IPython's % and ! lines are no Python; keep their indentation valid."""
     return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+
+
+def evidence_of(notebook: nbformat.NotebookNode) -> dict[str, Any] | None:
+    """The origin of the recorded tables that a notebook reads; None where it reads none."""
+    sources = "\n".join(cell.source for cell in code_cells(notebook))
+    found = re.search(r"""\bevidence\.of_\w+\(\s*["']([^"']+)""", sources)
+    path = EVIDENCE / found[1] / ORIGIN if found else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else None
 
 
 # Says where a run comes from, and decides no number.
@@ -139,6 +150,8 @@ def code_hashes(notebook: nbformat.NotebookNode) -> dict[str, str]:
     for path in gence_modules(sources):
         parts[path.relative_to(ROOT).as_posix()] = code_of(path.read_text(encoding="utf-8"))
     parts.pop(DECIDES_NOTHING, None)
+    if origin := evidence_of(notebook):  # its tables, not when and where they were made
+        parts[f"results/pages/{origin['page']}"] = json.dumps(origin["tables"], sort_keys=True)
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
 
@@ -244,7 +257,7 @@ def _executed_root(path: Path) -> Path:
 
 # Calls that arrange records or write tables.
 ARRANGES = re.compile(
-    r"^(sources|tables|predictions|pd)\.|(^|\.)[mM]arkdown$|^display$"
+    r"^(evidence|sources|tables|predictions|pd)\.|(^|\.)[mM]arkdown$|^display$"
     r"|\.(groupby|pivot|pivot_table|set_index|reset_index|assign|iterrows|to_dict|to_markdown)$"
 )
 
@@ -252,7 +265,8 @@ ARRANGES = re.compile(
 def why_folded(cell: nbformat.NotebookNode) -> str | None:
     """Why the code of a cell is folded on its page; None where it is shown.
 
-    Folded is what carries no idea: parameters, imports, figures, tables, records, cells that only check or print.
+    Folded is what carries no idea: parameters, imports, evidence, figures, tables, records, cells that only check or
+    print.
     The tag ``idea`` keeps a cell open all the same. Code of solutions is folded with its solution.
     """
     tags = cell.metadata.get("tags", [])
@@ -260,9 +274,11 @@ def why_folded(cell: nbformat.NotebookNode) -> str | None:
         return None
     if "parameters" in tags:
         return "sets parameters"
+    if "evidence" in tags:
+        return "makes evidence"
     if "figure" in cell.metadata.get("mystnb", {}):
         return "draws a figure"
-    tree = ast.parse(_without_magics(cell.source))
+    tree = ast.parse(without_magics(cell.source))
     if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
         return "imports"
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -372,7 +388,24 @@ def freshness_line(notebook: nbformat.NotebookNode) -> str:
         f"{stamp['duration_s']} s",
         f"stale: {stale}" if stale else "fresh",
     ]
-    return f'<p class="freshness {"stale" if stale else "fresh"}">This page was run: {" · ".join(parts)}</p>'
+    text = f"This page was run: {' · '.join(parts)}{trained_line(notebook)}"
+    return f'<p class="freshness {"stale" if stale else "fresh"}">{text}</p>'
+
+
+def trained_line(notebook: nbformat.NotebookNode) -> str:
+    """Where the networks were trained whose numbers a page reads; empty for a page that reads none."""
+    if (origin := evidence_of(notebook)) is None:
+        return ""
+    made = origin["provenance"]
+    parts = [
+        f"{origin['networks']} networks, {len(origin['seeds'])} seeds",
+        made["device"],
+        f"torch {made['torch']}",
+        f"commit {made['commit'] or 'unknown'}",
+        made["date"][:10],
+        f"{made['duration_s']:.0f} s",
+    ]
+    return f"<br>Its numbers were recorded: {' · '.join(parts)}"
 
 
 @lru_cache
@@ -531,9 +564,12 @@ def main() -> int:
         print("\n".join(wrong) if wrong else f"{len(pages_of_toc())} pages of _toc.yml are built")
         return 1 if wrong else 0
     else:
-        reasons = {path: why_stale(read(path)) for path in all_notebooks()}
-        for path, reason in reasons.items():
-            print(f"{path.relative_to(ROOT)}: {f'stale, {reason}' if reason else 'fresh'}")
+        import evidence
+
+        reasons = {path.relative_to(ROOT).as_posix(): why_stale(read(path)) for path in all_notebooks()}
+        reasons |= {f"results/pages/{page}": reason for page, reason in evidence.status().items()}
+        for name, reason in reasons.items():
+            print(f"{name}: {f'stale, {reason}' if reason else 'fresh'}")
         return 1 if any(reasons.values()) else 0
     return 0
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 import notebook_tools as nb  # noqa: E402
 
 from gence.lab import runs  # noqa: E402
-from gence.lab.results import names  # noqa: E402
+from gence.lab.results import evidence, names  # noqa: E402
 
 ALL = nb.all_notebooks()
 TRAIN = nb.NOTEBOOKS / "experiments" / "train.ipynb"
@@ -284,12 +284,13 @@ def test_a_chapter_refuses_an_unknown_parameter(path):
     """What its guard says when it runs after the cell that papermill injects; a kernel for each would take minutes."""
     cells = [cell.source for cell in nb.code_cells(nb.read(path))]
     (at,) = [i for i, source in enumerate(cells) if ".from_notebook(globals())" in source]
-    (kind,) = re.findall(r"runs\.(\w+)\.from_notebook\(globals\(\)\)", cells[at])
+    ((room, kind),) = re.findall(r"(runs|evidence)\.(\w+)\.from_notebook\(globals\(\)\)", cells[at])
+    parameters = getattr({"runs": runs, "evidence": evidence}[room], kind)
     namespace: dict[str, object] = {"n_seeds": 3}
     exec(cells[at - 1], namespace)
     with pytest.raises(runs.ParameterError, match="unknown run parameter 'n_seeds'; nearest valid: 'seeds'"):
-        getattr(runs, kind).from_notebook(namespace | {"In": [*cells[:at], "n_seeds = 3", cells[at]]})
-    assert getattr(runs, kind).from_notebook(namespace | {"In": cells[: at + 1]}).seeds
+        parameters.from_notebook(namespace | {"In": [*cells[:at], "n_seeds = 3", cells[at]]})
+    assert parameters.from_notebook(namespace | {"In": cells[: at + 1]}).seeds
 
 
 # nbval executes every notebook at the laptop tier; that the smallest tier works is repeated for one, weekly for all.

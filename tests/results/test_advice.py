@@ -68,7 +68,7 @@ def advice() -> list[dict[str, str]]:
     """The rows of the page's table, read from its cells without running them."""
     rows: list[dict[str, str]] = []
     for cell in nb.code_cells(nb.read(PAGE)):
-        for node in ast.parse(nb._without_magics(cell.source)).body:
+        for node in ast.parse(nb.without_magics(cell.source)).body:
             target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
             if isinstance(target, ast.Name) and target.id == "ADVICE":
                 rows += ast.literal_eval(node.value)
