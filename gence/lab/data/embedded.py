@@ -31,7 +31,7 @@ def read_embedded(part: str, path: Path = EMBEDDED) -> Part:
 
     The file holds whole numbers -127..127 for each of the principal components, and what one step of each is worth:
     x = codes * unit. The units make the deviation of all training values together 1; the first components vary most,
-    as they did. (Components of equal deviation would give noise the weight of content.)
+    as they did.
 
     Args:
         part: ``"train"`` or ``"test"``.
