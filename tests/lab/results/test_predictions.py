@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
         load_predictions(path)
 
 
-ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml": 2}
+ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml", "predictions_photographs.yml": 2}
 
 
 @pytest.mark.parametrize(("file", "number"), ROUNDS.items())
@@ -194,11 +194,11 @@ def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_s
     assert before.to_dict() == {"met": 36, "open": 15, "refuted": 3}
     # With ten seeds no family is so large that its smallest p cannot reach the level.
     sizes = pd.Series([item["family"] for item in asked]).value_counts()
-    seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10}
+    seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10, "photographs_gpu": 10}
     assert all(size * 2.0 ** (1 - seeds[family]) < 0.05 for family, size in sizes.items())
 
 
-PREDICTED = [f"prediction-{number}" for number in range(1, 23)]
+PREDICTED = [f"prediction-{number}" for number in range(1, 29)]
 
 
 def test_each_prediction_has_one_computed_row_in_the_ledger():
@@ -211,7 +211,8 @@ def test_each_prediction_has_one_computed_row_in_the_ledger():
     "prediction-1", "prediction-2", "prediction-3", "prediction-4", "prediction-5", "prediction-6", "prediction-7",
     "prediction-8", "prediction-9", "prediction-10", "prediction-11", "prediction-12", "prediction-13",
     "prediction-14", "prediction-15", "prediction-16", "prediction-17", "prediction-18", "prediction-19",
-    "prediction-20", "prediction-21", "prediction-22",
+    "prediction-20", "prediction-21", "prediction-22", "prediction-23", "prediction-24", "prediction-25",
+    "prediction-26", "prediction-27", "prediction-28",
 )  # fmt: skip
 def test_the_ledger_says_of_each_prediction_what_the_records_say():
     """Each verdict from the records by another way: scipy's test, and Holm's correction by a plain loop."""
@@ -245,7 +246,7 @@ def plain_verdicts(rows: list[tuple]) -> list[str]:
 
 
 def test_the_row_of_a_prediction_follows_its_tests():
-    one = {"id": "P7", "says": "s", "dataset": None, "n": 20, "section": "The verdicts"}
+    one = {"id": "P7", "says": "s", "grid": "minibatch", "n": 20, "derivation": "notebooks/a.ipynb#The verdicts"}
     for verdicts, status in (
         (["met", "met"], "holds"),
         (["met", "open"], "open"),
@@ -256,11 +257,12 @@ def test_the_row_of_a_prediction_follows_its_tests():
         (row,) = nb.prediction_claims(pd.DataFrame([one | {"verdict": verdict} for verdict in verdicts]))
         assert (row["id"], row["status"]) == ("prediction-7", status)
         assert "one small perceptron" in row["note"]
+        assert (row["derivation"], row["check"]) == ("notebooks/a.ipynb#The verdicts", "notebooks/a.ipynb")
 
 
 def test_each_loss_gets_the_learning_rate_of_other_seeds_than_it_is_compared_on():
     """The chapter's own cell: the best rate on the tuning seeds is taken, whatever the compared seeds say."""
-    page = nb.read(nb.ROOT / nb.PREDICTIONS_PAGE)
+    page = nb.read(nb.NOTEBOOKS / "batch" / "predictions.ipynb")
     (cell,) = [cell for cell in nb.code_cells(page) if "learning-rate" in cell.metadata.get("tags", [])]
     room: dict = {}
     exec(cell.source, room)
