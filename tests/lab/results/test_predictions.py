@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
         load_predictions(path)
 
 
-ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml", "predictions_photographs.yml": 2}
+ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml": 2, "predictions_photographs.yml": 6}
 
 
 @pytest.mark.parametrize(("file", "number"), ROUNDS.items())
