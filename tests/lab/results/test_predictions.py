@@ -177,7 +177,7 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
             [
                 {"loss": r.loss, "loss_options": r.loss_options, "recipe_options": r.recipe_options, "rho": r.rho}
                 | {"batch_size": str(r.batch_size), "seed": s, "checkpoint": c, "dataset": r.dataset, "ece": 0.1}
-                | {"error": 0.1, "class_error": [0.1] * 10}
+                | {"error": 0.1, "nll": 0.1, "class_error": [0.1] * 10}
                 for r in planned
                 for s in r.seeds[:2]
                 for c in ("last", "best")
