@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gence.lab.records import flaw
-from gence.lab.results import sources
 from gence.lab.storage import data_folder, file_stamp, replace_file
 
 if TYPE_CHECKING:  # a job must not wait for torch before its kernel starts
@@ -472,6 +471,7 @@ def collect(grid: list[RunParameters], target: Path, *, bins: int | None = None)
     import pandas as pd
 
     from gence.lab import data
+    from gence.lab.results import sources
 
     tables, missing = [], []
     for run in grid:
@@ -533,6 +533,8 @@ def _calibrated(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table with its columns after calibration, fitted where they are empty; and what has none, with the reason."""
     from tqdm import tqdm
+
+    from gence.lab.results import sources
 
     table = table.set_index(KEY)
     without = []

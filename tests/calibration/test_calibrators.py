@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from gence import calibration, metrics
+from gence import metrics
 from gence.calibration import (
     CALIBRATORS,
     AdaptiveTemperatureScaling,
@@ -303,7 +303,7 @@ def test_every_calibrator_calibrates(name: str) -> None:
 )
 def test_gradients_that_are_given_to_the_optimiser(make: Callable, points: Callable) -> None:
     z, y = problem(100)
-    with mock.patch.object(calibration.optimize, "minimize", wraps=optimize.minimize) as minimize:
+    with mock.patch.object(optimize, "minimize", wraps=optimize.minimize) as minimize:
         make().fit(z, y)
     objective = minimize.call_args.args[0]
     rng = np.random.default_rng(0)

@@ -83,7 +83,9 @@ def test_a_committed_record_is_whole_and_has_its_device_in_its_name(path):
     assert path.stem == f"losses-{record['settings']['device']}"
     assert record["requirements"] == json.loads(json.dumps(bench.REQUIREMENTS)), "measure again"
     eager = {row["loss"] for row in record["rows"] if row["mode"] == "eager"}
-    assert eager == set(bench.NAMES)
+    # A GPU is lent by the minute: its record may hold some of the losses, and says which.
+    assert eager == set(bench.NAMES if path.stem == "losses-cpu" else record["settings"]["losses"])
+    assert {bench.BASELINE, "gence"} <= eager <= set(bench.NAMES)
 
 
 def test_the_memory_count_is_exact_on_a_known_example():

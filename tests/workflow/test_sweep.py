@@ -30,6 +30,7 @@ from PIL import Image
 
 from gence import losses
 from gence.lab import runs, storage
+from gence.lab.records import RECORD_SCHEMA
 from gence.lab.results import sources
 from gence.lab.runs import ParameterError, RunParameters, parameters, record
 
@@ -78,7 +79,7 @@ def whole_record(identity: str, seed: int) -> str:
     }
     more = {key: {} for key in ("parameters", "recipe", "batch_sizes", "foreign", "history")}
     more |= {"class_counts": [1], "best_epoch": 0, "train_error": 0.5, "provenance": {"commit": None, "device": "cpu"}}
-    return json.dumps({"schema": runs.RECORD_SCHEMA, "identity": identity, "seed": seed, **of_checkpoints, **more})
+    return json.dumps({"schema": RECORD_SCHEMA, "identity": identity, "seed": seed, **of_checkpoints, **more})
 
 
 @pytest.fixture
@@ -414,7 +415,7 @@ def test_collecting_refuses_broken_foreign_moved_and_contradicting_records(recor
     test = json.loads(good)["test"]
     for broken, reason in [
         (good[: len(good) // 2], "not a whole record"),
-        (good.replace(f'"schema": {runs.RECORD_SCHEMA}', '"schema": 99', 1), "schema 99"),
+        (good.replace(f'"schema": {RECORD_SCHEMA}', '"schema": 99', 1), "schema 99"),
         (recorded[1].record_path(1).read_text(), "it was moved"),
         (recorded[0].record_path(0).read_text(), "it was moved"),
         (json.dumps({**json.loads(good), "test": {**test, "last": {**test["last"], "nll": 7.0}}}), "nll = .* says 7.0"),
@@ -993,7 +994,7 @@ PAGE = ROOT / "book" / "running.md"
 
 def commands_of_the_page() -> list[str]:
     inside, found = False, []
-    for line in PAGE.read_text().splitlines():
+    for line in PAGE.read_text().replace("\\\n", " ").splitlines():
         if line.startswith("```"):
             inside = line == "```bash"
         elif inside and line.strip():

@@ -130,8 +130,8 @@ def made_from(path: Path, digest: str) -> str | None:
                 return None
             arrays = {key: file[key] for key in file.files if key != "features_sum"}
             whole = str(file["features_sum"]) == sum_of(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None  # reading it will say what is wrong
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None  # reading it will say what is wrong; a single array is no context, hence TypeError
     if not whole or "made_from" not in arrays:
         raise ValueError(
             f"{path} holds features whose checksum does not match: the file was changed after it was made. Remove it "

@@ -133,7 +133,7 @@ def dataset_names() -> tuple[str, ...]:
 
     Example:
         >>> dataset_names()[:2]
-        ('digits', 'cifar10')
+        ('digits', 'cifar100_features')
     """
     own = (path.stem for path in sorted(data_folder().glob("*.npz")))
     return (*READERS, *(name for name in own if name not in INFO))

@@ -184,7 +184,7 @@ class Loop:
     def outcomes(self) -> list[Outcome]:
         """The results of the seeds, in their order; the networks end as the best checkpoint."""
         nets = self.nets
-        wrong = (nets.logits("train").argmax(-1) != nets.labels("train")).double().mean(1).tolist()
+        wrong = (nets.predicted("train") != nets.labels("train")).double().mean(1).tolist()
         logits = {"last": {split: nets.logits(split).cpu().numpy() for split in ("val", "test")}}
         nets.load(self.best.state)
         logits["best"] = {split: nets.logits(split).cpu().numpy() for split in ("val", "test")}

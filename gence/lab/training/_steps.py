@@ -7,7 +7,7 @@ S, the number of networks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -159,6 +159,9 @@ class Single:
     def logits(self, split: str) -> Tensor:
         return self.net.in_batches(self.x[split])[None]
 
+    def predicted(self, split: str) -> Tensor:
+        return self.logits(split).argmax(-1)
+
     def labels(self, split: str) -> Tensor:
         return self.y[split][None]
 
@@ -178,11 +181,13 @@ class _Shared:
             used, inverse = np.unique(np.stack([chosen[s].rows for s in seeds]), return_inverse=True)
             rows[seeds] = start + inverse.reshape(len(seeds), -1)
             start += len(used)
-            x = chosen[first].pool[used]
+            x = chosen[first].pool
+            x = x if len(used) == len(x) else x[used]
             # Features that each seed scales in its own way keep their precision until then.
             prepare = _Preparation(x, splits[first], dtype if not scaled else torch.float64, device)
             pools.append(prepare(as_tensor(x, device)))
-        self.pool, self.rows, self.dtype = torch.cat(pools), as_tensor(rows, device), dtype
+        self.pool = torch.cat(pools) if len(pools) > 1 else pools[0]
+        self.rows, self.dtype = as_tensor(rows, device), dtype
         self.shift = self.scale = None
         if scaled:
             shifts = [np.zeros(c.pool.shape[1:]) if c.shift is None else c.shift for c in chosen]
@@ -269,10 +274,18 @@ class Stack:
             for name, p in self.parameters.items():
                 p.copy_(state[name])
 
+    def _pieces(self, split: str) -> Iterator[Tensor]:
+        x = self.x[split]
+        return (self.forward(self.parameters, self.buffers, x(rows)) for rows in x.all_rows())
+
     @torch.no_grad()
     def logits(self, split: str) -> Tensor:
-        x = self.x[split]
-        return torch.cat([self.forward(self.parameters, self.buffers, x(rows)) for rows in x.all_rows()], dim=1)
+        return torch.cat(list(self._pieces(split)), dim=1)
+
+    @torch.no_grad()
+    def predicted(self, split: str) -> Tensor:
+        """(S, n) classes with the largest logits; the logits of a training set need not fit into memory."""
+        return torch.cat([logits.argmax(-1) for logits in self._pieces(split)], dim=1)
 
     def labels(self, split: str) -> Tensor:
         return self.y[split]

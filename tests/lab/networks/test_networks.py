@@ -167,7 +167,7 @@ def test_flat_models_take_any_shape(name: str, shape: object) -> None:
 @pytest.mark.parametrize("shape", [64, (64,), (32, 32), (1, 3, 32, 32)])
 def test_an_image_network_refuses_what_is_not_an_image(shape: object) -> None:
     with pytest.raises(
-        ValueError, match=r"'resnet18' takes images.*\(C, H, W\).*64|32.*flat features are: mlp, linear"
+        ValueError, match=r"'resnet18' takes images.*\(C, H, W\).*64|32.*flat features are: mlp, mlp_256, linear"
     ):
         make_model("resnet18", shape, 10, seed=0)
 
@@ -187,7 +187,7 @@ def test_one_class_is_refused() -> None:
 def test_unknown_model() -> None:
     for call in (lambda: make_model("mpl", 8, 3, seed=0), lambda: model_info("mpl")):
         with pytest.raises(
-            ValueError, match=r"unknown model 'mpl'; did you mean 'mlp'\?.*mlp, linear.*wrn28_10.*densenet121"
+            ValueError, match=r"unknown model 'mpl'; did you mean 'mlp'\?.*mlp, mlp_256, linear.*wrn28_10.*densenet121"
         ):
             call()
 
