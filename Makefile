@@ -56,8 +56,8 @@ PYTEST = GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest -n $(TESTERS)
 ALL = tests gence notebooks --nbval --nbval-current-env --dist loadfile --durations 20
 
 ifdef FAST
-test: lint ## run all tests; FAST=1: those that the change since BASE touches, for 45 seconds
-	@$(PYTEST) --within 45 $$($(BIN)/python workflow/touched.py $(BASE))
+test: lint ## run all tests; FAST=1: those that the change since BASE touches, for 30 seconds
+	@$(PYTEST) --within 30 $$($(BIN)/python workflow/touched.py $(BASE))
 else
 test: lint html
 	@$(PYTEST) $(ALL) -m 'not thorough'
