@@ -35,9 +35,18 @@ TAG, CELLS = "evidence", "cells"
 ONLY_CARRIES = "gence/lab/results/evidence.py"
 
 
+def is_tagged(cell: nbformat.NotebookNode) -> bool:
+    return TAG in cell.metadata.get("tags", [])
+
+
 def cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     """The cells tagged evidence."""
-    return [cell for cell in nb.code_cells(notebook) if TAG in cell.metadata.get("tags", [])]
+    return list(filter(is_tagged, nb.code_cells(notebook)))
+
+
+def up_to_last_tag(all_cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The cells up to the last tagged one."""
+    return all_cells[: max(i for i, cell in enumerate(all_cells) if is_tagged(cell)) + 1]
 
 
 def pages() -> dict[str, Path]:
@@ -64,8 +73,8 @@ def decides(notebook: nbformat.NotebookNode) -> list[str]:
     wanted, own = map(set().union, *map(names_of, tagged))
     wanted -= own
     others: list[tuple[str, set[str], set[str]]] = []
-    for cell in before_last_tag(notebook):
-        if cell not in cells(notebook):
+    for cell in up_to_last_tag(nb.code_cells(notebook)):
+        if not is_tagged(cell):
             for node in ast.parse(nb.without_magics(cell.source)).body:
                 if not isinstance(node, ast.Import | ast.ImportFrom):
                     text = nb.code_of(ast.unparse(node))
@@ -75,12 +84,6 @@ def decides(notebook: nbformat.NotebookNode) -> list[str]:
         found |= new
         wanted |= set().union(*(others[i][1] for i in new))
     return [*(others[i][0] for i in sorted(found)), *tagged]
-
-
-def before_last_tag(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """The code cells up to the last tagged one."""
-    mine = nb.code_cells(notebook)
-    return mine[: max(i for i, cell in enumerate(mine) if TAG in cell.metadata.get("tags", [])) + 1]
 
 
 def imports(notebook: nbformat.NotebookNode) -> dict[str, str]:
@@ -187,8 +190,7 @@ def make(page: str) -> None:
 
     (path,) = chosen(page).values()
     notebook = nb.read(path)
-    last = max(i for i, cell in enumerate(notebook.cells) if TAG in cell.metadata.get("tags", []))
-    notebook.cells = notebook.cells[: last + 1]  # the rest reads the tables, and may hold them against what it says
+    notebook.cells = up_to_last_tag(notebook.cells)  # the rest reads the tables, and may hold them against what it says
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= {"GENCE_RUNS": scratch, "GENCE_EVIDENCE": scratch}
         part = Path(scratch) / "page.ipynb"
