@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from evidence_of import table_of, trained
 from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
@@ -14,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from gence import metrics
 from gence.lab.data import load_splits
 from gence.lab.networks import make_model
-from gence.lab.results import sources, statistics
-from gence.lab.training import Recipe, train, train_many
+from gence.lab.results import evidence, sources, statistics
+from gence.lab.training import Recipe, train_many
 from gence.losses import cross_entropy, generative_cross_entropy, make_loss
 
 LOSSES = ["CE", "Brier", "MMCE", "FLSD", "DFL", "AFL", "GenCE"]
@@ -72,50 +74,34 @@ def test_what_ats_leaves_of_the_advantage():
         assert after.std() < 0.25 * before.std()
 
 
-def trained(loss, splits, recipe, n_classes):
-    seeds = range(len(splits))
-    nets = [make_model("mlp", 64, n_classes, s) for s in seeds]
-    if hasattr(make_loss(loss), "update"):  # updated with validation logits: each seed has its own
-        outcomes = [
-            train(net, s, make_loss(loss), recipe, seed, progress=False)
-            for net, s, seed in zip(nets, splits, seeds, strict=True)
-        ]
-    else:
-        outcomes = train_many(nets, splits, make_loss(loss), recipe, list(seeds), progress=False)
-    return [outcome.logits["last"] for outcome in outcomes]
+SETTINGS = {
+    "5 a class": {"n_per_class": 5, "batch_size": 16, "epochs": 60},
+    "20 a class": {"n_per_class": 20, "batch_size": 64, "epochs": 50},
+}
 
 
 @pytest.mark.claim("ats-levels-losses")
-@pytest.mark.parametrize(
-    ("n_per_class", "recipe"),
-    [(5, Recipe(batch_size=16, epochs=60)), (20, Recipe(batch_size=64, epochs=50))],
-    ids=["5 a class", "20 a class"],
-)
-def test_ats_draws_the_losses_together_on_digits(n_per_class, recipe):
-    from gence.calibration import AdaptiveTemperatureScaling
-
-    seeds = range(620, 632)
-    splits = [load_splits("digits", s, n_per_class) for s in seeds]
-    error, ece = {}, {}
-    for loss in ("ce", "gence", "flsd_53", "brier", "adafocal"):
-        found = []
-        for z, s in zip(trained(loss, splits, recipe, 10), splits, strict=True):
-            fitted = AdaptiveTemperatureScaling().fit(z["val"], s.y_val).predict_proba(z["test"])
-            raw = softmax(z["test"], axis=1)
-            found.append([metrics.expected_calibration_error(p, s.y_test, n_bins=20) for p in (raw, fitted)])
-            error.setdefault(loss, []).append(metrics.error_rate(raw, s.y_test))
-        ece[loss] = found
-    table = np.array(list(ece.values()))  # loss, seed, before and after
-    for left_out in (None, *range(len(table))):  # no single loss makes it
-        spread = (table if left_out is None else np.delete(table, left_out, axis=0)).mean(1).std(0)
-        assert spread[1] < 0.5 * spread[0], left_out
-    before, after = (dict(zip(seeds, spread, strict=True)) for spread in table.std(0).T)
-    closer = statistics.compare(before, after)
+@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_ats_draws_the_losses_together_on_digits(source, setting, tmp_path):
+    losses = ["ce", "gence", "flsd_53", "brier", "adafocal"]
+    if source == "page":
+        judged = table_of("experiments/benchmark", "judged", **SETTINGS[setting])
+    else:
+        records = trained(tmp_path, losses, "620-631", **SETTINGS[setting])
+        judged = sources.recalibrate(records, ["none", "ats"], n_bins=20)
+    # Seed by loss and calibrator.
+    ece = judged[judged["loss"].isin(losses)].pivot(index="seed", columns=["loss", "calibrator"], values="ece")
+    raw, fitted = (ece.xs(name, axis=1, level="calibrator")[losses] for name in ("none", "ats"))
+    for left_out in ([], *([loss] for loss in losses)):  # no single loss makes it
+        before, after = (table.drop(columns=left_out).mean().std(ddof=0) for table in (raw, fitted))
+        assert after < 0.5 * before, left_out
+    closer = statistics.compare(raw.std(axis=1, ddof=0), fitted.std(axis=1, ddof=0))
     assert closer["side"] == -1 and closer["p"] < 0.01
-    if n_per_class == 20:  # every batch has all classes
-        pair = (dict(zip(seeds, error[loss], strict=True)) for loss in ("ce", "gence"))
-        assert statistics.compare(*pair, margin=0.005)["p_equivalence"] < 0.05
-        assert np.mean(ece["flsd_53"], 0)[0] > np.mean(ece["ce"], 0)[0] + 0.04  # FLSD starts too modest
+    if setting == "20 a class":  # every batch has all classes
+        errors = judged[judged["calibrator"] == "none"].pivot(index="seed", columns="loss", values="error")
+        assert statistics.compare(errors["ce"], errors["gence"], margin=0.005)["p_equivalence"] < 0.05
+        assert raw["flsd_53"].mean() > raw["ce"].mean() + 0.04  # FLSD starts too modest
 
 
 @pytest.mark.claim("D1", "D2")
@@ -148,6 +134,28 @@ def test_neither_loss_sees_the_density_of_the_inputs():
 
 
 @pytest.mark.claim("ood-follows-confidence")
+@pytest.mark.parametrize("setting", ["5 a class, batch 16", "20 a class, batch 64"])
+def test_brier_tells_noise_from_digits_better_than_gence_which_does_it_like_ce_on_the_page(setting):
+    scores = evidence.recorded("experiments/ood")["scores"]
+    rows = scores[(scores["setting"] == setting) & (scores["foreign"] == "noise 0.4")]
+    told_apart(rows.pivot(index="seed", columns="loss", values="entropy"))
+
+
+def told_apart(auroc):
+    """Seed by loss, with the page's margin."""
+    above = statistics.compare(auroc["gence"], auroc["brier"])
+    assert above["side"] == 1 and above["p"] < 0.01 and above["difference"] > 0.005
+    assert statistics.compare(auroc["ce"], auroc["gence"], margin=0.005)["p_equivalence"] < 0.05
+
+
+def trained_on(splits, loss, recipe):
+    seeds = list(range(len(splits)))
+    nets = [make_model("mlp", 64, 7, seed) for seed in seeds]
+    return [o.logits["last"] for o in train_many(nets, splits, make_loss(loss), recipe, seeds, progress=False)]
+
+
+@pytest.mark.thorough
+@pytest.mark.claim("ood-follows-confidence")
 @pytest.mark.parametrize(("n_per_class", "recipe"), [(5, Recipe(16, epochs=60)), (20, Recipe(64, epochs=50))])
 def test_brier_tells_noise_from_digits_better_than_gence_which_does_it_like_ce(n_per_class, recipe):
     """Both settings of the page with other seeds and its margin; AUROC by scikit-learn."""
@@ -163,10 +171,7 @@ def test_brier_tells_noise_from_digits_better_than_gence_which_does_it_like_ce(n
     auroc = {}
     for loss in ("ce", "gence", "brier"):
         auroc[loss] = []
-        for z in trained(loss, joined, recipe, 7):
+        for z in trained_on(joined, loss, recipe):
             p = softmax(z["test"], axis=1)
             auroc[loss].append(roc_auc_score(np.arange(len(p)) >= len(p) // 2, -(p * np.log(p + 1e-300)).sum(1)))
-    gence, ce, brier = (dict(enumerate(auroc[loss])) for loss in ("gence", "ce", "brier"))
-    above = statistics.compare(gence, brier)
-    assert above["side"] == 1 and above["p"] < 0.01 and above["difference"] > 0.005
-    assert statistics.compare(ce, gence, margin=0.005)["p_equivalence"] < 0.05
+    told_apart(pd.DataFrame(auroc))

@@ -10,19 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evidence_of import table_of, trained
 from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gence.lab import data
 from gence.lab.results import sources, statistics
 from gence.losses import cross_entropy, generative_cross_entropy, make_loss
-
-SMALL = {"dataset": "digits", "model": "mlp", "n_per_class": 5, "batch_size": 16, "epochs": 40, "seeds": [0, 1, 2]}
-
-
-def last(tmp_path, **changes):
-    records = sources.train_grid({"fixed": SMALL | changes}, tmp_path, progress=False)
-    return records[records.checkpoint == "last"]
 
 
 def ratios(loss):
@@ -148,28 +142,40 @@ def test_the_reported_gain_of_min_ent_is_below_one_standard_error():
     assert 0.95933 - a < np.sqrt(2 * a * (1 - a) / n)
 
 
+# What the pages on entropy, hybrids and bins share.
+SMALL = {"n_per_class": 5, "batch_size": 16, "epochs": 40}
+
+
 @pytest.mark.claim("entropy-laptop")
-def test_entropy_makes_bold_one_temperature_repairs_min_ent_and_learned_weights_freeze(tmp_path):
-    """Other seeds than on the page, the same weight of a tenth and the same margin."""
+@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+def test_entropy_makes_bold_one_temperature_repairs_min_ent_and_learned_weights_freeze(source, tmp_path):
+    """The page's weight of a tenth and its margin."""
     fixed = {"learnable": False}
     for loss in ("min_ent", "mix_ent"):
         weights = torch.nn.functional.softplus(make_loss(loss, **fixed).raw)[:2]
         assert weights.tolist() == pytest.approx([1, 0.1])
     arms = {"ce": ("ce", {}), "min": ("min_ent", fixed), "mix": ("mix_ent", fixed)}
-    seeds = list(range(12))
-    trained = {arm: last(tmp_path, loss=loss, loss_options=o, seeds=seeds) for arm, (loss, o) in arms.items()}
-    raw = {arm: records.set_index("seed") for arm, records in trained.items()}
+    arms |= {"min learns": ("min_ent", {}), "mix learns": ("mix_ent", {})}
+    raw, cooled = {}, {}
+    for arm, (loss, options) in arms.items():
+        if source == "page":
+            found = [table_of("experiments/entropy", name, loss_options=options) for name in ("records", "after")]
+            records, after = (table[table["loss"] == loss] for table in found)
+            after = after[after["calibrator"] == "temperature"]
+        else:
+            records = trained(tmp_path, [loss], "0-11", loss_options=options, **SMALL)
+            after = sources.recalibrate(records, ["temperature"])
+        raw[arm], cooled[arm] = records.set_index("seed"), after.set_index("seed").nll
     for arm, metric in (("min", "nll"), ("mix", "nll"), ("mix", "ece")):
         found = statistics.compare(raw["ce"][metric], raw[arm][metric])
         assert found["side"] == 1 and found["p"] < 0.01, (arm, metric)
     for metric in ("nll", "ece"):  # two losses, and the second is the bolder one
         found = statistics.compare(raw["min"][metric], raw["mix"][metric])
         assert found["side"] == 1 and found["p"] < 0.01, metric
-    after = {arm: sources.recalibrate(trained[arm], ["temperature"]).set_index("seed").nll for arm in ("ce", "min")}
-    assert statistics.compare(after["ce"], after["min"], margin=0.01)["p_equivalence"] < 0.05
+    assert statistics.compare(cooled["ce"], cooled["min"], margin=0.01)["p_equivalence"] < 0.05
     assert raw["ce"].train_error.max() < 0.1
-    for loss in ("min_ent", "mix_ent"):
-        assert last(tmp_path, loss=loss, seeds=seeds).train_error.min() > 0.2, loss
+    for arm in ("min learns", "mix learns"):
+        assert raw[arm].train_error.min() > 0.2, arm
 
 
 def decisions(records):
@@ -182,32 +188,42 @@ def decisions(records):
 
 
 @pytest.mark.claim("hybrid-laptop")
-def test_the_hybrid_decides_more_images_like_gence_than_like_afl(tmp_path):
-    """Other seeds than on the page. A hybrid without its batch term would be AFL, and nearer to that."""
-    seeds = list(range(12))
-    decided = {
-        loss: decisions(last(tmp_path, loss=loss, seeds=seeds)) for loss in ("adafocal", "gence", "gence_adafocal")
-    }
-
-    def apart(loss):
-        return np.array([(decided["gence_adafocal"][seed] != decided[loss][seed]).mean() for seed in seeds])
-
-    assert apart("gence").min() > 0
-    assert statistics.signed_rank_p(apart("gence") - apart("adafocal"), "less") < 0.05
+@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+def test_the_hybrid_decides_more_images_like_gence_than_like_afl(source, tmp_path):
+    """A hybrid without its batch term would be AFL, and nearer to that."""
+    if source == "page":
+        table = table_of("experiments/hybrid", "apart").pivot(index="seed", columns="loss", values="apart")
+        apart = {loss: table[loss].to_numpy() for loss in ("adafocal", "gence")}
+    else:
+        by_loss = {
+            loss: decisions(trained(tmp_path, [loss], "0-11", **SMALL))
+            for loss in ("adafocal", "gence", "gence_adafocal")
+        }
+        hybrid = by_loss["gence_adafocal"]
+        apart = {
+            loss: np.array([(hybrid[seed] != by_loss[loss][seed]).mean() for seed in hybrid])
+            for loss in ("adafocal", "gence")
+        }
+    assert apart["gence"].min() > 0
+    assert statistics.signed_rank_p(apart["gence"] - apart["adafocal"], "less") < 0.05
 
 
 @pytest.mark.claim("ats-bins-laptop")
-def test_more_bins_of_ats_are_worse_on_average_and_never_shown_to_be_better(tmp_path):
-    """All ten pairs. Holm over 120 rows needs a p that 12 seeds cannot reach: 20, other ones than on the page."""
+@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+def test_more_bins_of_ats_are_worse_on_average_and_never_shown_to_be_better(source, tmp_path):
+    """All ten pairs. Holm over 120 rows needs a p that 12 seeds cannot reach: 20."""
     from gence.calibration import AdaptiveTemperatureScaling as ATS
 
     rules = {str(n): partial(ATS, n_bins=n) for n in (5, 10, 15, 20, 25)}
+    losses = ["ce", "gence", "brier", "flsd_53"]
+    if source == "page":
+        after = table_of("experiments/ats_bins", "after")
+    else:
+        after = sources.recalibrate(trained(tmp_path, losses, "600-619", **SMALL), rules, n_bins=20)
     rows, rise = [], {"ece": [], "adaece": []}
-    for loss in ("ce", "gence", "brier", "flsd_53"):
-        records = last(tmp_path / loss, loss=loss, seeds=list(range(600, 620)))
-        after = sources.recalibrate(records, rules, n_bins=20)
+    for loss in losses:
         for metric in ("ece", "adaece", "classwise_ece"):
-            values = after.pivot(index="seed", columns="calibrator", values=metric)
+            values = after[after["loss"] == loss].pivot(index="seed", columns="calibrator", values=metric)
             for few, many in itertools.combinations(rules, 2):
                 rows.append(statistics.compare(values[few], values[many]))
             if metric in rise:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from evidence_of import table_of
 from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
@@ -126,63 +126,62 @@ def test_late_in_training_the_share_one_minus_s_of_the_push_on_absent_classes_is
     assert push / of_ce == pytest.approx(1 - strength, abs=1e-3)
 
 
-def small_run(tmp_path, **settings) -> pd.DataFrame:
-    """The records of an MLP on the digits at the end of a short training."""
-    records = sources.train_grid({"fixed": settings}, tmp_path, progress=False)
-    return records[records.checkpoint == "last"].set_index("seed")
-
-
-LONG_TAIL, BALANCED = {"n_per_class": 96, "rho": 50.0}, {"n_per_class": 10}
+LONG_TAIL, BALANCED = {"n_per_class": 96, "rho": 50.0}, {"n_per_class": 10, "rho": 1.0}
 
 
 @pytest.mark.claim("batch-size-effect")
-def test_in_a_short_training_gence_is_worse_in_batches_of_eight_and_level_on_the_full_batch(tmp_path):
+def test_in_a_short_training_gence_is_worse_in_batches_of_eight_and_level_on_the_full_batch(records_of):
     def against_ce(metrics, seeds, margin=None, **settings):
-        ce, gence = (small_run(tmp_path, seeds=seeds, loss=loss, **settings) for loss in ("ce", "gence"))
+        records = records_of("experiments/batch_size", ["ce", "gence"], seeds, **settings).set_index("seed")
+        ce, gence = (records[records["loss"] == loss] for loss in ("ce", "gence"))
         return [statistics.compare(ce[metric], gence[metric], margin=margin) for metric in metrics]
 
     short = {"batch_size": 8, "epochs": 20, "lr": 0.05}
-    worse = against_ce(["error", "nll"], "190-199", **short, **LONG_TAIL)
-    worse += against_ce(["nll", "ece"], "190-199", **short, **BALANCED)
+    worse = against_ce(["error", "nll"], "590-599", **short, **LONG_TAIL)
+    worse += against_ce(["nll", "ece"], "590-599", **short, **BALANCED)
     assert all(found["p"] < 0.05 and found["side"] == 1 for found in worse)
     for batches in ({"batch_size": 32, "epochs": 40, "lr": 0.1}, {"batch_size": "full", "epochs": 200, "lr": 0.3}):
-        (level,) = against_ce(["error"], "180-195", margin=0.005, **batches, **BALANCED)
+        (level,) = against_ce(["error"], "580-595", margin=0.005, **batches, **BALANCED)
         assert level["p_equivalence"] < 0.05
 
 
 @pytest.mark.claim("strength-dose")
-def test_strengths_between_the_ends_improve_the_probabilities_on_the_long_tail_and_keep_the_error(tmp_path):
-    def trained(strength, seeds, regime):
-        options = {"loss": "gence", "loss_options": {"strength": strength}, "batch_size": 16, "epochs": 30}
-        return small_run(tmp_path, seeds=seeds, **options, **regime)
+def test_strengths_between_the_ends_improve_the_probabilities_on_the_long_tail_and_keep_the_error(records_of):
+    def of(strength, regime):
+        settings = {"loss_options": {"strength": strength}, "batch_size": 16, "epochs": 30}
+        return records_of("experiments/strength", ["gence"], "560-575", **settings, **regime).set_index("seed")
 
-    ce = trained(0.0, "260-275", LONG_TAIL)
+    ce = of(0.0, LONG_TAIL)
     for strength in (0.25, 0.5, 0.75):
-        part = trained(strength, "260-275", LONG_TAIL)
+        part = of(strength, LONG_TAIL)
         for metric in ("nll", "ece"):
             found = statistics.compare(ce[metric], part[metric])
             assert found["p"] < 0.05 and found["side"] == -1
         if strength == 0.25:
             assert statistics.compare(ce.error, part.error, margin=0.005)["p_equivalence"] < 0.05
-    ce = trained(0.0, "260-275", BALANCED)
+    ce = of(0.0, BALANCED)
     for strength in (0.25, 0.5):
-        found = statistics.compare(ce.error, trained(strength, "260-275", BALANCED).error, margin=0.005)
+        found = statistics.compare(ce.error, of(strength, BALANCED).error, margin=0.005)
         assert found["p_equivalence"] < 0.05
 
 
+STAND_IN = ["ce", "gence", "brier", "focal", "adafocal"]
+
+
 @pytest.mark.claim("tabular-stand-in")
-def test_on_the_stand_in_ats_raises_the_nll_of_five_losses_and_gence_against_ce_is_open(tmp_path):
-    """Other seeds than on the page, as many for the two losses compared, and the page's margin of one scan."""
-    fixed = {"dataset": "av1451_synthetic", "batch_size": 128, "epochs": 20}
-    pair = {"fixed": fixed | {"seeds": list(range(30, 50))}, "vary": {"loss": ["ce", "gence"]}}
-    found = sources.train_grid(pair, tmp_path, progress=False)
-    errors = found[found.checkpoint == "best"].pivot(index="seed", columns="loss", values="error")
+@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+def test_on_the_stand_in_ats_raises_the_nll_of_five_losses_and_gence_against_ce_is_open(source, tmp_path):
+    """The page's margin of one scan."""
+    if source == "anew":
+        fixed = {"dataset": "av1451_synthetic", "batch_size": 128, "epochs": 20, "seeds": "30-49"}
+        records = sources.train_grid({"fixed": fixed, "vary": {"loss": STAND_IN}}, tmp_path, progress=False)
+        early = records[records.checkpoint == "best"]
+        after = sources.recalibrate(early, ["none", "ats"], n_bins=20)
+    else:
+        early, after = (table_of("experiments/tabular", name) for name in ("records", "after"))
+    errors = early.pivot(index="seed", columns="loss", values="error")
     gap = statistics.compare(errors["ce"], errors["gence"], margin=1 / SCANS)
     assert gap["n"] == 20 and gap["p"] > 0.05 and gap["p_equivalence"] > 0.05
-    grid = {"fixed": fixed | {"seeds": list(range(30, 42))}}
-    grid["vary"] = {"loss": ["ce", "gence", "brier", "focal", "adafocal"]}
-    records = sources.train_grid(grid, tmp_path, progress=False)
-    after = sources.recalibrate(records[records.checkpoint == "best"], ["none", "ats"], n_bins=20)
-    wide = after.pivot(index="seed", columns=["loss", "calibrator"])
-    for loss in grid["vary"]["loss"]:
-        assert (wide["nll", loss, "ats"] - wide["nll", loss, "none"]).mean() > 0, loss
+    wide = after.pivot(index="seed", columns=["loss", "calibrator"], values="nll")
+    for loss in STAND_IN:
+        assert (wide[loss, "ats"] - wide[loss, "none"]).mean() > 0, loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from evidence_of import trained
 from scipy import stats
 
 from gence.lab import data
@@ -77,12 +78,9 @@ def test_gence_does_not_beat_all_baselines_everywhere():
     assert won(stored(4, "ClasswiseECE", "before_ats")) == 0
 
 
-def trained(tmp_path, seeds: str, losses: list[str], **settings) -> pd.DataFrame:
-    """The records of an MLP on the digits at the end of training, with the error of the head and of the tail."""
-    grid = {"fixed": {"seeds": seeds, **settings}, "vary": {"loss": losses}}
-    records = sources.train_grid(grid, tmp_path, progress=False)
-    last = records[records["checkpoint"] == "last"]
-    return last.join(predictions.groups_of_classes(last)).set_index("seed")
+def by_seed(records: pd.DataFrame) -> pd.DataFrame:
+    """With the errors of head and tail."""
+    return records.join(predictions.groups_of_classes(records)).set_index("seed")
 
 
 def compared(
@@ -110,38 +108,37 @@ LONG_TAIL = {"n_per_class": 50, "rho": 50.0}
 def test_after_a_short_training_gence_is_behind(tmp_path):
     """Few steps and small ones: with larger ones of the same number the difference shrinks."""
     short = {"n_per_class": 96, "rho": 50.0, "batch_size": 16, "epochs": 20, "lr": 0.02}
-    found = compared(trained(tmp_path, "0-9", ["ce", "gence"], **short), "error", "gence")
+    found = compared(by_seed(trained(tmp_path, ["ce", "gence"], "0-9", **short)), "error", "gence")
     assert found["p"] < 0.01 and found["side"] == 1
     assert found["difference"] > 0.02
 
 
+SMALL = {1.0: {"batch_size": 16, "epochs": 25}, 50.0: {"batch_size": 16, "epochs": 90}}  # by rho
+WHOLE = {"batch_size": "full", "epochs": 200, "lr": 0.2}
+
+
 @pytest.mark.claim("tails-rival")
-@pytest.mark.parametrize(
-    "batches",
-    [{"batch_size": 16, "epochs": 45}, {"batch_size": "full", "epochs": 100, "lr": 0.2}],
-    ids=["small", "full"],
-)
-def test_logit_adjustment_is_the_stronger_rival(tmp_path, batches):
-    records = trained(tmp_path, "0-7", ["ce", "gence", "logit_adjustment"], **batches, **LONG_TAIL)
+@pytest.mark.parametrize("batches", [SMALL[50.0], WHOLE], ids=["small", "full"])
+def test_logit_adjustment_is_the_stronger_rival(records_of, batches):
+    losses = ["ce", "gence", "logit_adjustment"]
+    records = by_seed(records_of("experiments/long_tails", losses, "0-7", **batches, **LONG_TAIL))
     for baseline in ("ce", "gence"):
         found = compared(records, "tail", "logit_adjustment", baseline)
         assert found["p"] < 0.01 and found["difference"] < -0.1
     assert compared(records, "head", "logit_adjustment", "gence")["difference"] > 0  # what it pays
 
 
-def tail_gains(tmp_path, rho: float, epochs: int) -> tuple[pd.Series, pd.Series]:
-    """GenCE - CE in the tail, by seed: on the full batch, and in batches of 16."""
-    settings = {"n_per_class": 50, "rho": rho}
-    whole = trained(tmp_path, "160-169", ["ce", "gence"], batch_size="full", epochs=200, lr=0.2, **settings)
-    small = trained(tmp_path, "160-169", ["ce", "gence"], batch_size=16, epochs=epochs, **settings)
-    return tuple(r[r["loss"] == "gence"]["tail"] - r[r["loss"] == "ce"]["tail"] for r in (whole, small))
-
-
 @pytest.mark.claim("tails-batch")
-def test_the_gain_of_small_batches_belongs_to_long_tails(tmp_path):
-    long_tail = statistics.compare(*tail_gains(tmp_path, 50.0, 90))
+def test_the_gain_of_small_batches_belongs_to_long_tails(records_of):
+    def gains(rho, batches):
+        """GenCE - CE in the tail, by seed."""
+        of = {"n_per_class": 50, "rho": rho, **batches}
+        records = by_seed(records_of("experiments/long_tails", ["ce", "gence"], "700-709", **of))
+        return records[records["loss"] == "gence"]["tail"] - records[records["loss"] == "ce"]["tail"]
+
+    long_tail = statistics.compare(*(gains(50.0, batches) for batches in (WHOLE, SMALL[50.0])))
     assert long_tail["p"] < 0.01 and long_tail["difference"] < -0.03
-    balanced = statistics.compare(*tail_gains(tmp_path, 1.0, 25), margin=0.015)
+    balanced = statistics.compare(*(gains(1.0, batches) for batches in (WHOLE, SMALL[1.0])), margin=0.015)
     assert balanced["p_equivalence"] < 0.05
 
 
@@ -151,19 +148,20 @@ def no_gain(ce: pd.Series, gence: pd.Series, margin: float) -> bool:
 
 
 @pytest.mark.claim("scarce-error")
-def test_scarce_labels_are_not_saved(tmp_path):
-    for n, epochs in ((2, 100), (5, 60)):
-        records = trained(tmp_path, "0-11", ["ce", "gence"], batch_size=16, epochs=epochs, n_per_class=n)
-        ce, gence = (records[records["loss"] == loss]["error"] for loss in ("ce", "gence"))
-        assert no_gain(ce, gence, 0.01)
-        assert not no_gain(ce, gence - 0.015, 0.01)  # the same rule sees a gain of one and a half points
+@pytest.mark.parametrize(("n_per_class", "epochs"), [(2, 100), (5, 60)])
+def test_scarce_labels_are_not_saved(records_of, n_per_class, epochs):
+    batches = {"batch_size": 16, "epochs": epochs, "n_per_class": n_per_class}
+    records = records_of("experiments/data_efficiency", ["ce", "gence"], "0-11", **batches).set_index("seed")
+    ce, gence = (records[records["loss"] == loss]["error"] for loss in ("ce", "gence"))
+    assert no_gain(ce, gence, 0.01)
+    assert not no_gain(ce, gence - 0.015, 0.01)  # the same rule sees a gain of one and a half points
 
 
 @pytest.mark.claim("scarce-nll")
 @pytest.mark.parametrize(("n_per_class", "epochs", "side"), [(2, 100, -1), (5, 60, -1), (50, 20, 1), (96, 12, 1)])
-def test_with_scarce_labels_nll_gains_and_with_many_it_does_not(tmp_path, n_per_class, epochs, side):
-    """The sizes and lengths of the page, other seeds."""
-    records = trained(tmp_path, "0-9", ["ce", "gence"], batch_size=16, epochs=epochs, n_per_class=n_per_class)
+def test_with_scarce_labels_nll_gains_and_with_many_it_does_not(records_of, n_per_class, epochs, side):
+    batches = {"batch_size": 16, "epochs": epochs, "n_per_class": n_per_class}
+    records = records_of("experiments/data_efficiency", ["ce", "gence"], "0-9", **batches).set_index("seed")
     found = compared(records, "nll", "gence")
     assert found["p"] < 0.05 and found["side"] == side
 
