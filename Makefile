@@ -52,7 +52,8 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 	@echo "The book: $(CURDIR)/_build/committed/html/index.html"
 
 # The tests write no run into the folder of yours. The notebooks are executed here once, and compared with their outputs.
-PYTEST = GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest -n $(TESTERS)
+# One thread for each: tensors are tiny here, and the kernels of the notebooks are processes of their own.
+PYTEST = OMP_NUM_THREADS=1 GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest -n $(TESTERS)
 ALL = tests gence notebooks --nbval --nbval-current-env --dist loadfile --durations 20
 
 ifdef FAST

@@ -264,8 +264,8 @@ def test_the_run_notebook_works_from_another_folder(tmp_path):
     ("name", "value", "needed"),
     [
         ("lss", "gence", "unknown run parameter 'lss'; nearest valid: 'loss'"),
-        ("loss", "genc", "loss = 'genc' is not allowed; nearest valid: 'gence'. Allowed: ce, "),
-        ("rho", "0", "rho = 0 is not allowed"),
+        # What is refused, and how, is tested without a kernel: here that it stops one.
+        pytest.param("rho", "0", "rho = 0 is not allowed", marks=pytest.mark.thorough),
     ],
 )
 def test_a_wrong_parameter_stops_the_run_notebook_at_its_first_cell(tmp_path, name, value, needed):

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was 
 
 WEIGHT = torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)
 SHARDS = {2: [(4, 4), (5, 3), (8, 0)], 4: [(2, 2, 2, 2), (3, 1, 2, 4), (4, 1, 0, 3)]}
+WORLDS = [2, pytest.param(4, marks=pytest.mark.thorough)]
 OPTIONS: dict[str, dict] = {
     "plain": {},
     "half strength": {"strength": 0.5},
@@ -49,7 +50,9 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-@pytest.fixture(scope="module", params=SHARDS, ids=lambda world: f"{world} processes")
+@pytest.fixture(
+    scope="module", params=[2, pytest.param(4, marks=pytest.mark.thorough)], ids=lambda world: f"{world} processes"
+)
 def spread(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[int, list[dict]]]:

@@ -580,10 +580,11 @@ def test_a_small_validation_set_is_collected_with_fewer_bins(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("bins", ["0", "many", "-3", "1.5"])
-def test_a_wrong_number_of_bins_is_named(bins, grid):
-    command = [sys.executable, str(ROOT / "workflow" / "sweep.py"), "collect", str(grid), f"--bins={bins}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and f"'{bins}' is not allowed: use a whole number >= 1" in done.stderr
+def test_a_wrong_number_of_bins_is_named(bins, grid, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "collect", str(grid), f"--bins={bins}"])
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main()
+    assert f"'{bins}' is not allowed: use a whole number >= 1" in capsys.readouterr().err
 
 
 def test_rows_of_the_users_own_table_stay_where_that_table_is_not(recorded, tmp_path, monkeypatch):

@@ -120,8 +120,8 @@ def metric_name(key: str) -> str:
     if key in METRIC_NAMES:
         return METRIC_NAMES[key]
     before, _, metric = key.partition("_")
-    if metric in METRIC_NAMES and before == "raw":
-        return f"{METRIC_NAMES[metric]}, uncalibrated"
+    if metric in METRIC_NAMES and before in (where := {"raw": "uncalibrated", "val": "validation set"}):
+        return f"{METRIC_NAMES[metric]}, {where[before]}"
     if metric in METRIC_NAMES and before in CALIBRATOR_NAMES:
         return f"{METRIC_NAMES[metric]} after {CALIBRATOR_NAMES[before]}"
     if metric in METRIC_NAMES and before.startswith("ats") and before[3:].isdigit():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
@@ -60,6 +61,7 @@ PAPER_NAMES: dict[str, dict[str, str]] = {
 }
 PAPER_BINS = 20  # of the calibration errors in the paper's tables
 PAPER_ATS_BINS = 15  # of its adaptive temperature scaling, but in Table 10, which compares numbers of bins
+CHOSEN_BY = ("error", "nll")  # on the validation set: what a learning rate is chosen by
 BINNED = ("ece", "adaece", "classwise_ece")
 # Columns of collected records that hold JSON text.
 NESTED = ("loss_options", "recipe_options", "foreign", "class_error", "foreign_scores", "batch_sizes")
@@ -220,8 +222,9 @@ def _evaluate(probs: np.ndarray, labels: np.ndarray, n_bins: int | None) -> dict
 def calibrated_columns(dataset: str, model: str, ats_bins: int = PAPER_ATS_BINS) -> list[str]:
     """Name the columns that :func:`calibrated` adds to a record.
 
-    Calibration errors have 20 bins here, as in the paper. ``raw_*`` is before any calibration, ``ts_*`` after one
-    temperature, ``ats_*`` after adaptive temperature scaling with 15 bins; ``ats5_*`` and so on, with another number
+    ``val_*`` is before any calibration on the validation set: learning rates are chosen by it. All others are of the
+    test set. Calibration errors have 20 bins here, as in the paper. ``raw_*`` is before any calibration, ``ts_*`` after
+    one temperature, ``ats_*`` after adaptive temperature scaling with 15 bins; ``ats5_*`` and so on, with another number
     of bins, belong to the network of the paper's Table 10, or to whoever asks for that number.
 
     Args:
@@ -231,11 +234,12 @@ def calibrated_columns(dataset: str, model: str, ats_bins: int = PAPER_ATS_BINS)
 
     Example:
         >>> calibrated_columns("digits", "mlp")[:5]
-        ['raw_ece', 'raw_adaece', 'raw_classwise_ece', 'ts_error', 'ts_nll']
+        ['val_error', 'val_nll', 'raw_ece', 'raw_adaece', 'raw_classwise_ece']
         >>> calibrated_columns("cifar10", "resnet50")[-3:]
         ['ats25_ece', 'ats25_adaece', 'ats25_classwise_ece']
     """
-    return [f"{name}_{metric}" for name in _calibrators(dataset, model, ats_bins) for metric in _measured_after(name)]
+    after = [f"{name}_{metric}" for name in _calibrators(dataset, model, ats_bins) for metric in _measured_after(name)]
+    return [*(f"val_{metric}" for metric in CHOSEN_BY), *after]
 
 
 def calibrated(records: pd.DataFrame, ats_bins: int = PAPER_ATS_BINS) -> pd.DataFrame:
@@ -266,12 +270,18 @@ def calibrated(records: pd.DataFrame, ats_bins: int = PAPER_ATS_BINS) -> pd.Data
     made = _calibrators(dataset, model, ats_bins)
     after = recalibrate(records, made, n_bins=PAPER_BINS)
     key = ["identity", "seed", "checkpoint"]
-    found = after[key].drop_duplicates().set_index(key)
+    found = pd.DataFrame(map(_on_validation, records.to_dict("records")), index=pd.MultiIndex.from_frame(records[key]))
     for name in made:
         part = after[after["calibrator"] == name].set_index(key)
         for metric in _measured_after(name):
             found[f"{name}_{metric}"] = part[metric]
     return found.reset_index()
+
+
+def _on_validation(record: Mapping[str, Any]) -> dict[str, float]:
+    with np.load(Path(record["path"]).with_suffix(".npz"), allow_pickle=False) as kept:
+        probs, labels = softmax(kept[f"{record['checkpoint']}_val"].astype(float), axis=1), kept["y_val"]
+    return {f"val_{metric}": metrics.METRICS[metric](probs, labels) for metric in CHOSEN_BY}
 
 
 def _calibrators(dataset: str, model: str, ats_bins: int) -> dict[str, Callable[[], calibration.Calibrator]]:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 
 from gence import calibration, losses, metrics
 from gence.lab import networks, runs
@@ -121,13 +121,17 @@ def test_the_columns_after_calibration_are_those_of_the_papers_settings(records)
         assert row["ats_classwise_ece"] == metrics.classwise_calibration_error(fitted["ats"], y_test, n_bins=20)
         assert row["ats_nll"] == metrics.negative_log_likelihood(fitted["ats"], y_test)
         assert row["ats_error"] == row["ts_error"] == record["error"]
+        with np.load(record["path"].replace(".json", ".npz")) as kept:
+            z, y = kept[f"{row['checkpoint']}_val"].astype(float), kept["y_val"]
+        assert row["val_error"] == (z.argmax(1) != y).mean()
+        assert row["val_nll"] == pytest.approx((logsumexp(z, axis=1) - z[range(len(y)), y]).mean(), abs=1e-12)
     assert table["ats_ece"].ne(table["raw_ece"]).any()
 
 
 def test_other_numbers_of_ats_bins_belong_to_the_network_of_table_10():
     assert not [name for name in sources.calibrated_columns("cifar100", "resnet50") if name[3:4].isdigit()]
     starts = {name.split("_")[0] for name in sources.calibrated_columns("cifar10", "resnet50")}
-    assert starts == {"raw", "ts", "ats", "ats5", "ats10", "ats20", "ats25"}
+    assert starts == {"val", "raw", "ts", "ats", "ats5", "ats10", "ats20", "ats25"}
 
 
 def test_records_of_two_networks_are_not_calibrated_together(records):
