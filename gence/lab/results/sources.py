@@ -224,7 +224,7 @@ def calibrated_columns(dataset: str, model: str, ats_bins: int = PAPER_ATS_BINS)
 
     ``val_*`` is before any calibration on the validation set: learning rates are chosen by it. All others are of the
     test set. Calibration errors have 20 bins here, as in the paper. ``raw_*`` is before any calibration, ``ts_*`` after
-    one temperature, ``ats_*`` after adaptive temperature scaling with 15 bins; ``ats5_*`` and so on, with another number
+    one temperature, ``ats_*`` after adaptive temperature scaling with 15 bins; ``ats5_*`` and so on, with other numbers
     of bins, belong to the network of the paper's Table 10, or to whoever asks for that number.
 
     Args:
