@@ -1,8 +1,8 @@
 """Predictions that were written down before the runs, and what the runs say about them.
 
 ``book/predictions.yml`` holds the predictions with what would refute each, ``book/predictions_follow_up.yml`` those of
-a second round that the first one asked for; ``results/`` holds the runs. A verdict is computed and never typed;
-``verdict_before`` is the one that an older rule gave to older runs.
+a second round that the first one asked for, and two more files those about photographs; ``results/`` holds the runs. A
+verdict is computed and never typed; ``verdict_before`` is the one that an older rule gave to older runs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from gence.lab.results import sources, statistics
+from gence.lab.results import evidence, sources, statistics
 
-__all__ = ["groups_of_classes", "judge", "load_predictions", "variants"]
+__all__ = ["groups_of_classes", "judge", "load_predictions", "records_of", "variants"]
 
-# Of 10 classes sorted by size: the groups in which long tails are reported.
-GROUPS = {"head": slice(0, 3), "middle": slice(3, 7), "tail": slice(7, 10)}
+# Of the classes sorted by size: the shares of the groups in which long tails are reported.
+GROUPS = {"head": (0.0, 0.3), "middle": (0.3, 0.7), "tail": (0.7, 1.0)}
 FIELDS = ("id", "says", "why", "grid", "metric", "expect", "over")
 LEVEL = 0.05
 PILOT_SEEN = ("yes", "near", "no")
@@ -99,28 +99,50 @@ def variants(records: pd.DataFrame) -> pd.Series:
 
 
 def groups_of_classes(records: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean test errors of head, middle and tail classes (3, 4 and 3 of 10) of each record.
+    """Return the mean test errors of head, middle and tail classes (30, 40 and 30 %) of each record.
 
     Args:
-        records: with a column ``class_error``: a list of ten errors.
+        records: with a column ``class_error``: a list of errors, that of the most frequent class first.
 
     Returns:
-        Columns ``head``, ``middle``, ``tail``, NaN for another number of classes.
+        Columns ``head``, ``middle``, ``tail``, NaN for fewer than ten classes.
 
     Example:
         >>> groups_of_classes(pd.DataFrame({"class_error": [[0.0] * 3 + [0.5] * 4 + [1.0] * 3]})).loc[0].tolist()
         [0.0, 0.5, 1.0]
     """
     rows = [
-        {name: float(np.mean(errors[part])) if len(errors) == 10 else np.nan for name, part in GROUPS.items()}
+        {name: _mean_of_share(errors, *ends) if len(errors) >= 10 else np.nan for name, ends in GROUPS.items()}
         for errors in records["class_error"]
     ]
     return pd.DataFrame(rows, index=records.index, columns=list(GROUPS))
 
 
-def judge(
-    predictions: list[dict[str, Any]], collected: Callable[[str], pd.DataFrame] = sources.collected
-) -> pd.DataFrame:
+def _mean_of_share(errors: list[float], start: float, end: float) -> float:
+    return float(np.mean(errors[round(start * len(errors)) : round(end * len(errors))]))
+
+
+def records_of(grid: str) -> pd.DataFrame:
+    """Return what predictions about a grid are held against.
+
+    Args:
+        grid: the name of a collected grid, or of a page with evidence, such as ``"experiments/frozen_features"``.
+
+    Returns:
+        As :func:`gence.lab.results.sources.collected`; of a page its table ``records``. Without rows where not run.
+
+    Example:
+        >>> len(records_of("no_such_grid")), len(records_of("experiments/no_such_page"))
+        (0, 0)
+    """
+    if "/" not in grid:
+        return sources.collected(grid)
+    folder = evidence.pages_folder()
+    made = folder is not None and evidence.read_origin(folder / grid)
+    return evidence.recorded(grid)["records"] if made else pd.DataFrame()
+
+
+def judge(predictions: list[dict[str, Any]], collected: Callable[[str], pd.DataFrame] = records_of) -> pd.DataFrame:
     """Hold the predictions against the records, with one correction (Holm) over each family.
 
     A direction (``"< 0"``, ``"> 0"``) has one two-sided test: *met* if the corrected p is below 0.05 and the difference

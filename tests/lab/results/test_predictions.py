@@ -138,6 +138,8 @@ def test_variants_and_groups_are_told_apart():
     groups = groups_of_classes(table)
     assert groups.loc[0].tolist() == [0.0, 0.25, 1.0] and groups.loc[1].isna().all()
     assert np.allclose(groups.loc[2], 0.1)
+    hundred = pd.DataFrame({"class_error": [[0.0] * 30 + [0.25] * 40 + [1.0] * 30]})
+    assert groups_of_classes(hundred).loc[0].tolist() == [0.0, 0.25, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +161,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
 
 
 ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml": 2, "predictions_photographs.yml": 6}
+ROUNDS |= {"predictions_features.yml": 14}
 
 
 @pytest.mark.parametrize(("file", "number"), ROUNDS.items())
@@ -168,7 +171,7 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
     asked = load_predictions(file)
     assert len({item["id"] for item in asked}) == number
     folder = sources.results_folder().parent / "workflow" / "grids"
-    for grid in {item["grid"] for item in asked}:
+    for grid in {item["grid"] for item in asked if "/" not in item["grid"]}:
         blocks = yaml.safe_load((folder / f"{grid}.yaml").read_text())
         planned = [
             run for block in (blocks if isinstance(blocks, list) else [blocks]) for run in runs.expand_grid(block)
@@ -187,6 +190,12 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
         assert "not run" not in verdicts(table, *mine)
 
 
+def test_predictions_about_a_page_name_networks_of_its_evidence():
+    asked = [item for file in ROUNDS for item in load_predictions(file) if "/" in item["grid"]]
+    assert len(asked) == 22
+    assert "not run" not in set(judge(asked).verdict)
+
+
 def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_said():
     asked = [item for file in ROUNDS for item in load_predictions(file)]
     assert {item["pilot_seen"] for item in asked} == {"yes", "near", "no"}
@@ -195,10 +204,11 @@ def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_s
     # With ten seeds no family is so large that its smallest p cannot reach the level.
     sizes = pd.Series([item["family"] for item in asked]).value_counts()
     seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10, "photographs_gpu": 10}
+    seeds["experiments/frozen_features"] = 10
     assert all(size * 2.0 ** (1 - seeds[family]) < 0.05 for family, size in sizes.items())
 
 
-PREDICTED = [f"prediction-{number}" for number in range(1, 29)]
+PREDICTED = [f"prediction-{number}" for number in range(1, 43)]
 
 
 def test_each_prediction_has_one_computed_row_in_the_ledger():
@@ -212,7 +222,9 @@ def test_each_prediction_has_one_computed_row_in_the_ledger():
     "prediction-8", "prediction-9", "prediction-10", "prediction-11", "prediction-12", "prediction-13",
     "prediction-14", "prediction-15", "prediction-16", "prediction-17", "prediction-18", "prediction-19",
     "prediction-20", "prediction-21", "prediction-22", "prediction-23", "prediction-24", "prediction-25",
-    "prediction-26", "prediction-27", "prediction-28",
+    "prediction-26", "prediction-27", "prediction-28", "prediction-29", "prediction-30", "prediction-31",
+    "prediction-32", "prediction-33", "prediction-34", "prediction-35", "prediction-36", "prediction-37",
+    "prediction-38", "prediction-39", "prediction-40", "prediction-41", "prediction-42",
 )  # fmt: skip
 def test_the_ledger_says_of_each_prediction_what_the_records_say():
     """Each verdict from the records by another way: scipy's test, and Holm's correction by a plain loop."""
