@@ -391,7 +391,7 @@ def test_a_drawn_head_on_frozen_features_is_what_its_training_gives(monkeypatch)
     keys = records[["rho", "batch_size", "variant", "seed"]].itertuples(index=False, name=None)
     ((rho, batch_size, variant, seed),) = drawn(keys, 1)
     row = records[records[["rho", "batch_size", "variant", "seed"]].eq((rho, batch_size, variant, seed)).all(axis=1)]
-    monkeypatch.setattr(evidence, "of_trainings", lambda *_: dict.fromkeys(("records", "tuning"), []))
+    monkeypatch.setattr(evidence, "of_trainings", lambda *_: {"records": [], "tuning": []})
     page = page_again(FEATURES, seed)
     key = {"rho": int(rho), "batch_size": int(batch_size), "variant": variant}
     again = page["trained"](key, row["lr"].item(), int(row["epochs"].item()), [seed], page["on_test"])
