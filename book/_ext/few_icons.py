@@ -31,7 +31,7 @@ def without_others(script: str, used: set[str]) -> str:
     return re.sub(r",\}", "}", ICON.sub(kept, script))
 
 
-def thin(app, exception) -> None:
+def _thin(app, exception) -> None:
     html = Path(app.outdir)
     if exception is not None or app.builder.format != "html" or not (html / SCRIPT).is_file():
         return
@@ -45,5 +45,5 @@ def thin(app, exception) -> None:
 
 def setup(app):
     """Connect to Sphinx."""
-    app.connect("build-finished", thin)
+    app.connect("build-finished", _thin)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
