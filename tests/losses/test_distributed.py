@@ -19,7 +19,6 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was 
 
 WEIGHT = torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)
 SHARDS = {2: [(4, 4), (5, 3), (8, 0)], 4: [(2, 2, 2, 2), (3, 1, 2, 4), (4, 1, 0, 3)]}
-WORLDS = [2, pytest.param(4, marks=pytest.mark.thorough)]
 OPTIONS: dict[str, dict] = {
     "plain": {},
     "half strength": {"strength": 0.5},
@@ -40,6 +39,8 @@ def cases(world: int) -> dict[str, Case]:
         where = "/".join(map(str, shards))
         shared |= {f"{name}, {where}": Case(shards, options) for name, options in OPTIONS.items()}
         shared |= {f"{name}, {where}": Case(shards, options, soft=True) for name, options in SOFT.items()}
+    for n in (2, 3):
+        shared[f"accumulated over {n}"] = Case(SHARDS[world][1], {"weight": WEIGHT}, accumulated=n)
     alone = Case(SHARDS[world][0], with_group=False)
     return shared | {"without a group": alone}
 

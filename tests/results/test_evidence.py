@@ -284,6 +284,7 @@ UNSTEADY = {"mmce_w", "dual_focal"}
 ALIKE = 1e-6
 SMALL = 12  # runs of a page that is trained anew whole, with one seed
 FOREIGN = "experiments/ood"
+FEATURES = "experiments/frozen_features"
 
 
 def commit() -> str:
@@ -380,3 +381,20 @@ def test_a_drawn_network_scores_foreign_images_alike(monkeypatch):
             pd.testing.assert_frame_equal(
                 old, new[measured], rtol=0, atol=ALIKE, obj=f"{name}: {setting}, {loss}, {seed}"
             )
+
+
+def test_a_drawn_head_on_frozen_features_is_what_its_training_gives(monkeypatch):
+    """A page that tunes and trains by a function of its own: one drawn network, at the rate that was chosen for it."""
+    tables = evidence.recorded(FEATURES)
+    records = tables["records"]
+    records = records[(records["checkpoint"] == "last") & ~records["loss"].isin(UNSTEADY)]
+    keys = records[["rho", "batch_size", "variant", "seed"]].itertuples(index=False, name=None)
+    ((rho, batch_size, variant, seed),) = drawn(keys, 1)
+    row = records[records[["rho", "batch_size", "variant", "seed"]].eq((rho, batch_size, variant, seed)).all(axis=1)]
+    monkeypatch.setattr(evidence, "of_trainings", lambda *_: {"records": [], "tuning": []})
+    page = page_again(FEATURES, seed)
+    key = {"rho": int(rho), "batch_size": int(batch_size), "variant": variant}
+    again = page["trained"](key, row["lr"].item(), int(row["epochs"].item()), [seed], page["on_test"])
+    again = again[again["checkpoint"] == "last"]
+    for column in ("error", "nll", "ece", "train_error", "floor", "never", "ts_nll"):
+        assert again[column].item() == pytest.approx(row[column].item(), abs=1e-4), (key, seed, column)

@@ -12,7 +12,7 @@ from references import K, labels, normal
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gence.losses import GenCELoss
+from gence.losses import GenCELoss, accumulated_backward
 
 N_FEATURES = 5
 
@@ -25,6 +25,8 @@ class Case:
     options: dict = field(default_factory=dict)
     soft: bool = False
     with_group: bool = True
+    # Micro-batches of each process, whose gradient accumulates; None for one pass.
+    accumulated: int | None = None
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Features and targets, the same in every process; the ignored label is that of the first samples."""
@@ -62,8 +64,12 @@ def one(case: Case, rank: int) -> tuple[Tensor, Tensor]:
     parallel = DistributedDataParallel(model())
     x, target = (part.split(case.shards)[rank] for part in case.batch())
     criterion = GenCELoss(**case.options, group=dist.group.WORLD if case.with_group else None)
-    loss = criterion(parallel(x), target)
-    loss.backward()
+    if case.accumulated is None:
+        loss = criterion(parallel(x), target)
+        loss.backward()
+    else:
+        parts = (part.tensor_split(case.accumulated) for part in (x, target))
+        loss = accumulated_backward(parallel, *parts, criterion)
     return loss.detach(), gradients(parallel.module)
 
 

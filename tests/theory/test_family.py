@@ -58,7 +58,7 @@ def random_batch(seed: int, n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.mark.claim("registry-verdicts")
-@pytest.mark.parametrize("n_classes", [3, 4])
+@pytest.mark.parametrize("n_classes", [3, pytest.param(4, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", [name for name in REGISTRY if name not in WHOLE_BATCH])
 def test_the_registry_says_what_a_search_finds(name, n_classes):
     options = {"learnable": False} if name.endswith("_ent") else {}
