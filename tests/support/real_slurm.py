@@ -16,8 +16,8 @@ exist and has no GPU. There is no accounting database.
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -111,7 +111,7 @@ class Slurm:
     def stop(self) -> None:
         """End its daemons and what its jobs left behind. The folder stays: its logs may say something."""
         with suppress(SlurmError, subprocess.SubprocessError):
-            self.run("scancel", "--user", getpass.getuser(), "--signal=KILL")
+            self.run("scancel", "--user", _user(), "--signal=KILL")
         for name in reversed(DAEMONS):
             self._kill(name)
         for pid in self._steps():
@@ -152,10 +152,9 @@ class Slurm:
                 found.bind(("127.0.0.1", 0))
             controller, node, bare = (found.getsockname()[1] for found in sockets)
         ports = {"controller_port": controller, "node_port": node, "bare_port": bare}
-        named = {"own": OWN, "host": _host(), "user": getpass.getuser(), "folder": self.folder, "node": NODE}
+        named = {"own": OWN, "host": _host(), "user": _user(), "folder": self.folder, "node": NODE}
         self.configuration.write_text(CONFIGURATION.format(**named, **ports))
         (self.folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
-        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
@@ -216,6 +215,11 @@ class Slurm:
 
 def _host() -> str:
     return socket.gethostname().split(".")[0]
+
+
+def _user() -> str:
+    """Who runs this; $USER may name another one."""
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def command_of(pid: int) -> str:
