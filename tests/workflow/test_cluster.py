@@ -141,8 +141,8 @@ def test_a_job_of_the_gpu_profile_gets_its_gpu(slurm, grid):
     one = {"tier": "smoke", "n_per_class": 5, "out": str(grid.parent / "runs")}
     arguments = arguments_of(GPU, write_grid(grid, {"fixed": one}), "--retries", "0")
     done = run_engine(*arguments, PATH=slurm.path, CUDA_VISIBLE_DEVICES="")
-    asked = slurm.run("squeue", "-h", "--states=all", "--partition=gpu", "-O", "state:20,tres-alloc:100")
-    assert asked.split() == ["FAILED", "cpu=4,mem=8000M,node=1,billing=4,gres/gpu=1"], done.stderr[-3000:]
+    asked = slurm.run("squeue", "-h", "--states=all", "--partition=gpu", "-O", "state:20,tres-per-job:20,tres-alloc:60")
+    assert asked.split() == ["FAILED", "gres:gpu:1", "cpu=4,mem=8000M,node=1,billing=4"], done.stderr[-3000:]
     (log,) = (grid.parent / "runs").glob("*/*.log")
     assert "torch sees no GPU on this machine" in log.read_text()
 
