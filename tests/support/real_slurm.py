@@ -76,6 +76,7 @@ class SlurmError(RuntimeError):
 
 
 def missing_programs() -> list[str]:
+    """Those of Slurm's programs that this machine lacks."""
     return [name for name in (*DAEMONS, *COMMANDS) if shutil.which(name, path=SEARCHED) is None]
 
 

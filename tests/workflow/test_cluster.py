@@ -23,7 +23,6 @@ from sweeping import (
     write_grid,
 )
 
-pytestmark = pytest.mark.cluster
 CPU, GPU = "workflow/profiles/slurm_cpu", "workflow/profiles/slurm"
 # A file system on one machine needs no long wait, and small jobs no long pauses between two looks at them.
 SOON = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
@@ -119,6 +118,7 @@ def kill_engine(sweep: Sweep) -> None:
     sweep.start()
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("kill_one", [kill_job, kill_slurmd, kill_engine], ids=lambda kill_one: kill_one.__name__)
 def test_a_sweep_on_slurm_that_is_killed_loses_and_repeats_nothing(slurm, grid, tmp_path, kill_one):
     watch = Watch(tmp_path / "runs")
@@ -136,6 +136,7 @@ def test_a_sweep_on_slurm_that_is_killed_loses_and_repeats_nothing(slurm, grid, 
     check_that_nothing_is_lost_or_done_twice(grid, watch, CPU, sweep.log)
 
 
+@pytest.mark.cluster
 def test_a_job_of_the_gpu_profile_gets_its_gpu(slurm, grid):
     """This Slurm has a GPU in name only, so that the training itself then fails and says so."""
     one = {"tier": "smoke", "n_per_class": 5, "out": str(grid.parent / "runs")}
@@ -147,6 +148,7 @@ def test_a_job_of_the_gpu_profile_gets_its_gpu(slurm, grid):
     assert "torch sees no GPU on this machine" in log.read_text()
 
 
+@pytest.mark.cluster
 def test_a_gpu_job_on_a_partition_without_gpus_names_the_line_to_change(slurm, grid, tmp_path):
     profile = Path(shutil.copytree(ROOT / GPU, tmp_path / "profile"))
     settings = profile / "config.yaml"
@@ -158,7 +160,8 @@ def test_a_gpu_job_on_a_partition_without_gpus_names_the_line_to_change(slurm, g
     assert "To train without: PROFILE=workflow/profiles/slurm_cpu" in done.stderr
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(real_slurm, "missing_programs", list)
     kept = tmp_path / "slurm.conf"
     kept.write_text("ClusterName=mine\n")
     with pytest.raises(real_slurm.SlurmError, match="holds other things: name a folder that is empty"):
@@ -172,6 +175,7 @@ def test_programs_that_are_missing_are_named_with_the_command_that_installs_them
         real_slurm.Slurm(tmp_path / "slurm").start()
 
 
+@pytest.mark.cluster
 def test_a_slurm_that_runs_is_not_started_again(slurm):
     with pytest.raises(real_slurm.SlurmError, match=r"munged, slurmctld, slurmd of .* run already: stop them first"):
         slurm.start()

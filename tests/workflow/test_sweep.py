@@ -741,7 +741,9 @@ def test_a_gpu_job_that_slurm_refuses_names_the_line_of_the_profile_to_change(gr
     arguments = (*SLURM, "--retries", "0", "--slurm-logdir", str(tmp_path / "logs"), "sweep")
     done = run_engine(*arguments, "--config", f"grid={grid}", **slurm, FAKE_SLURM_WITHOUT_GPUS="1")
     assert done.returncode == 1
-    *_, refused, line, advice = [row for row in done.stderr.splitlines() if row.startswith(("Slurm", "change", "GPUs"))]
+    hint = [row for row in done.stderr.splitlines() if row.startswith(("Slurm refused", "change", "GPUs"))]
+    assert len(hint) == 3, done.stderr[-3000:]
+    refused, line, advice = hint
     assert "no machine of the partition has all that a job asks for: sbatch -p gpu --mem 8000" in refused
     assert refused.endswith(" --gpus=1")
     number, row = line.removeprefix("change line ").split(" of workflow/profiles/slurm/config.yaml:  ")
