@@ -110,17 +110,15 @@ class Slurm:
         self.start_slurmd()
 
     def stop(self) -> None:
-        """End its daemons and what its jobs left behind. The folder stays: its logs may say something."""
-        with suppress(SlurmError, subprocess.SubprocessError):
-            self.run("scancel", "--user", _user(), "--signal=KILL")
-        for name in reversed(DAEMONS):
-            self._kill(name)
-        for pid in self._steps():
-            _end(pid)
+        """End its daemons, and its jobs with all that they started. The folder stays: its logs may say something."""
+        while found := self._processes():
+            for pid in found:
+                _end(pid)
 
     def kill_slurmd(self) -> None:
         """End the daemon of the machine, as by a crash. Jobs go on."""
-        self._kill("slurmd")
+        if pid := self._pid("slurmd"):
+            _end(pid)
 
     def start_slurmd(self) -> None:
         self._daemon("slurmd", "-f", str(self.configuration))
@@ -199,19 +197,14 @@ class Slurm:
                 return pid
         return None
 
-    def _kill(self, name: str) -> None:
-        if pid := self._pid(name):
-            _end(pid)
-
-    def _steps(self) -> list[int]:
-        """Processes that look after jobs of this Slurm, and outlive its slurmd."""
-        numbers = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-        return [pid for pid in numbers if "slurmstepd" in command_of(pid) and self._is_ours(pid)]
-
-    def _is_ours(self, pid: int) -> bool:
-        with suppress(OSError):
-            return str(self.configuration).encode() in Path(f"/proc/{pid}/environ").read_bytes()
-        return False
+    def _processes(self) -> list[int]:
+        """The daemons, and what Slurm started for jobs; commands hand $SLURM_CONF on to them."""
+        mark, found = f"SLURM_CONF={self.configuration}\0".encode(), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended, or is not ours
+                if mark in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
 
 
 def _host() -> str:

@@ -118,8 +118,11 @@ def kill_engine(sweep: Sweep) -> None:
     sweep.start()
 
 
+KILLS = (kill_job, kill_slurmd, kill_engine)
+
+
 @pytest.mark.cluster
-@pytest.mark.parametrize("kill_one", [kill_job, kill_slurmd, kill_engine], ids=lambda kill_one: kill_one.__name__)
+@pytest.mark.parametrize("kill_one", KILLS, ids=lambda kill_one: kill_one.__name__)
 def test_a_sweep_on_slurm_that_is_killed_loses_and_repeats_nothing(slurm, grid, tmp_path, kill_one):
     watch = Watch(tmp_path / "runs")
     watch.start()
