@@ -126,11 +126,8 @@ class Slurm:
 
     def run(self, *command: str) -> str:
         """What one of its commands says."""
-        environment = os.environ | {"PATH": self.path}
-        options = {"env": environment, "capture_output": True, "text": True, "timeout": 60}
-        return subprocess.run(
-            [str(self.folder / "bin" / command[0]), *command[1:]], **options, check=False
-        ).stdout.strip()
+        program = [str(self.folder / "bin" / command[0]), *command[1:]]
+        return subprocess.run(program, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
     def _take_folder(self) -> None:
         """Refuse a folder that holds anything but an earlier Slurm of this script, or one that runs."""
