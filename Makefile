@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html test test-thorough lint sweep plan cost calibrate collect plot evidence status fold refresh serve bench lock clean distclean
+.PHONY: help setup book html test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence status fold refresh serve bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,12 +61,16 @@ test: lint ## run all tests; FAST=1: those that the change since BASE touches, f
 	@$(PYTEST) --within 30 $$($(BIN)/python workflow/touched.py $(BASE))
 else
 test: lint html
-	@$(PYTEST) $(ALL) -m 'not thorough'
+	@$(PYTEST) $(ALL) -m 'not thorough and not cluster'
 endif
 
 test-thorough: lint html ## run them with all repetitions, and with other people's training frameworks (installs them)
 	@$(BIN)/python -m pip install -c constraints.txt -e '.[test,integrations]'
-	@HYPOTHESIS_PROFILE=thorough $(PYTEST) $(ALL)
+	@HYPOTHESIS_PROFILE=thorough $(PYTEST) $(ALL) -m 'not cluster'
+
+# One test at a time: each may kill the daemons that all of them share.
+test-cluster: $(STAMP) ## run small sweeps on a real Slurm on this machine (Linux; first: apt install slurm-wlm munge)
+	@$(PYTEST) -n 0 -m cluster tests/workflow/test_cluster.py --durations 0
 
 lint: $(STAMP) ## check style
 	@$(BIN)/python -m ruff check .

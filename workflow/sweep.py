@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -64,6 +65,16 @@ CALIBRATION_SECONDS = 1.0
 KEY = ["identity", "seed", "checkpoint"]
 # Seconds between two lines of progress of a job.
 PROGRESS_SECONDS = 20.0
+# What `sbatch` says when it refuses a job: the setting of the profile that decides it, and what is wrong with it.
+REFUSALS = {
+    "Requested node configuration is not available": (
+        "slurm_partition",
+        "no machine of the partition has all that a job asks for",
+    ),
+    "Invalid generic resource": ("slurm_partition", "Slurm knows no such GPUs on this cluster"),
+    "Invalid partition name specified": ("slurm_partition", "there is no such partition"),
+    "Invalid account or account/partition combination": ("slurm_account", "this account is not yours there"),
+}
 ORIGIN = ("commit", "dirty", "device", "torch", "date", "duration_s")
 DECIMALS = 6
 
@@ -276,6 +287,33 @@ def check_cluster_path(python: str) -> None:
             "Move the repository to a path without blanks, or run the sweep on this machine, with PROFILE="
             "workflow/profiles/cpu."
         )
+
+
+def refusal(said: str, profile: str) -> str:
+    """What to change where Slurm refused jobs: the line of the profile. Empty where it refused none.
+
+    `said` is the engine's log: there the plugin repeats the words of `sbatch`, once for each job and attempt.
+    """
+    found = re.search(
+        rf"sbatch: error: .*?({'|'.join(map(re.escape, REFUSALS))}).*?sbatch call:\s*(.*?)--wrap", said, re.S
+    )
+    if found is None:
+        return ""
+    message, call = found.groups()
+    setting, reason = REFUSALS[message]
+    asked = re.findall(r"(?<= )(?:-[pAC] |--(?:gpus|gres|mem|cpus-per-task|constraint)[= ])\S+", call)
+    lines = [f"Slurm refused jobs, {reason}: sbatch {' '.join(asked)}", *_line_of(setting, profile)]
+    if any(option.startswith(("--gpus", "--gres")) for option in asked):
+        lines.append("GPUs of the partitions:  sinfo -o '%P %G'. To train without: PROFILE=workflow/profiles/slurm_cpu")
+    return "\n".join(lines)
+
+
+def _line_of(setting: str, profile: str) -> list[str]:
+    """Where a profile has a setting, in words; nothing without a profile."""
+    path = Path(profile, "config.yaml")
+    rows = path.read_text(encoding="utf-8").splitlines() if profile and path.is_file() else []
+    found = [(number, row.strip()) for number, row in enumerate(rows, start=1) if setting in row]
+    return [f"change line {number} of {path}:  {row}" for number, row in found[:1]]
 
 
 def closing(jobs: Sequence[Job], ran: Iterable[str], grid: str, profile: str = "") -> str:

@@ -2,7 +2,8 @@
 """Slurm's commands as far as Snakemake's plugin calls them: links with their names point here.
 
 ``sbatch`` refuses options and values that the real one would refuse, writes down what it got, and runs the job at once.
-``srun`` runs its command, ``sacct`` says that every job is finished. The notes go to the folder $FAKE_SLURM.
+With $FAKE_SLURM_WITHOUT_GPUS it refuses jobs that ask for one. ``srun`` runs its command, ``sacct`` says that every job
+is finished. The notes go to the folder $FAKE_SLURM.
 """
 
 import argparse
@@ -58,6 +59,8 @@ def checked(value: str, pattern: str) -> str:
 
 def sbatch() -> int:
     given = vars(parser().parse_args())  # exits with an error, as sbatch does
+    if given["gpus"] and os.environ.get("FAKE_SLURM_WITHOUT_GPUS"):
+        sys.exit("sbatch: error: Batch job submission failed: Requested node configuration is not available")
     number = len(list(NOTES.glob("job*.json"))) + 1
     (NOTES / f"job{number}.json").write_text(json.dumps({k: v for k, v in given.items() if v not in (None, False)}))
     if os.environ.get("FAKE_SLURM_RUNS"):

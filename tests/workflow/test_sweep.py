@@ -27,16 +27,23 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from sweeping import (
+    ROOT,
+    Watch,
+    check_that_nothing_is_lost_or_done_twice,
+    engine,
+    kill,
+    processes_of,
+    run_engine,
+    sweep,
+    write_grid,
+)
 
 from gence import losses
 from gence.lab import runs, storage
 from gence.lab.records import RECORD_SCHEMA
 from gence.lab.results import sources
 from gence.lab.runs import ParameterError, RunParameters, parameters, record
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "workflow"))
-import sweep  # noqa: E402
 
 GRIDS = sorted((ROOT / "workflow" / "grids").glob("*.yaml"))
 PROFILES = ROOT / "workflow" / "profiles"
@@ -64,11 +71,6 @@ def settings_of(path: Path) -> list[dict]:
             combined = [setting | dict(zip(names, row, strict=True)) for setting in combined for row in rows]
         found += combined
     return found
-
-
-def write_grid(path: Path, content: object) -> Path:
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def whole_record(identity: str, seed: int) -> str:
@@ -631,16 +633,6 @@ def test_progress_is_a_line_now_and_then_and_warnings_come_at_once(monkeypatch):
 # --- profiles and clusters -------------------------------------------------------------------------------------
 
 
-def engine(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), *arguments]
-
-
-def run_engine(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        engine(*arguments), cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-
-
 def run_engine_until(condition: Callable[[], bool], log: Path, *arguments: str, **environment: str) -> None:
     """Start the engine and kill it and its children as soon as the condition holds, or after a minute."""
     with log.open("w") as file:
@@ -745,6 +737,40 @@ def test_a_sweep_runs_through_slurm(grid, slurm, tmp_path):
     assert len(list((tmp_path / "runs").glob("*/train-0-1.ipynb"))) == 1
 
 
+def test_a_gpu_job_that_slurm_refuses_names_the_line_of_the_profile_to_change(grid, slurm, tmp_path):
+    arguments = (*SLURM, "--retries", "0", "--slurm-logdir", str(tmp_path / "logs"), "sweep")
+    done = run_engine(*arguments, "--config", f"grid={grid}", **slurm, FAKE_SLURM_WITHOUT_GPUS="1")
+    assert done.returncode == 1
+    hint = [row for row in done.stderr.splitlines() if row.startswith(("Slurm refused", "change", "GPUs"))]
+    assert len(hint) == 3, done.stderr[-3000:]
+    refused, line, advice = hint
+    assert "no machine of the partition has all that a job asks for: sbatch -p gpu --mem 8000" in refused
+    assert refused.endswith(" --gpus=1")
+    number, row = line.removeprefix("change line ").split(" of workflow/profiles/slurm/config.yaml:  ")
+    assert (PROFILES / "slurm" / "config.yaml").read_text().splitlines()[int(number) - 1].strip() == row
+    assert row.startswith("slurm_partition: gpu")
+    assert "PROFILE=workflow/profiles/slurm_cpu" in advice
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        ("Batch job submission failed: Requested node configuration is not available", "slurm_partition: gpu"),
+        ("Invalid generic resource (gres) specification", "slurm_partition: gpu"),
+        ("Batch job submission failed: Invalid partition name specified", "slurm_partition: gpu"),
+        ("Batch job submission failed: Invalid account or account/partition combination", "# slurm_account: mine"),
+    ],
+)
+def test_each_refusal_of_slurm_has_its_line(words, setting):
+    """The words are those of Slurm 22.05."""
+    said = f"message: SLURM sbatch failed. The error message was 'sbatch: error: {words}'.\n    sbatch call:\n"
+    said += "        sbatch --parsable -p gpu -t 20 --gpus=1 --wrap=x"
+    assert f":  {setting}" in sweep.refusal(said, str(PROFILES / "slurm"))
+    assert "change" not in sweep.refusal(said, "") and "sbatch -p gpu --gpus=1" in sweep.refusal(said, "")
+    assert "sinfo" not in sweep.refusal(said.replace("--gpus=1 ", ""), "")
+    assert sweep.refusal(said.replace(words, "Socket timed out"), str(PROFILES / "slurm")) == ""
+
+
 class FakeKubernetes(BaseHTTPRequestHandler):
     """The part of the Kubernetes interface that the plugin calls: it takes jobs and says that they failed."""
 
@@ -815,38 +841,6 @@ def test_kubernetes_gets_valid_jobs(grid, tmp_path):
 # --- kills -----------------------------------------------------------------------------------------------------
 
 
-def processes_of(token: str) -> list[int]:
-    """All processes that inherited the environment of the sweep, orphans included."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if token.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:  # it ended, or is not ours
-            continue
-    return sorted(found)
-
-
-def kill(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-class Watch(threading.Thread):
-    """Sees every version of every record: a record that is written again has another inode."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(daemon=True)
-        self.folder, self.versions, self.done = folder, {}, threading.Event()
-
-    def run(self) -> None:
-        while not self.done.wait(0.02):
-            for path in self.folder.glob("*/seed*.json"):
-                state = path.stat()
-                self.versions.setdefault(path, set()).add((state.st_ino, state.st_mtime_ns))
-
-
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes of a sweep through /proc")
 def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_path):
     """Engine and trainings get SIGKILL at random moments; orphans of a killed engine go on beside the next one."""
@@ -884,20 +878,11 @@ def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_pa
                 start().wait(timeout=600)
     finally:
         kill(processes_of(token))
-        watch.done.set()
-        watch.join()
+        watch.end()
     print(f"{KILL_RUNS} runs, killed: {dict(kills)}")
     assert kills["engine"] >= 1 and kills["training"] >= 1
 
-    log_text = (tmp_path / "log").read_text()[-3000:]
-    runs_of_grid = sweep.read_grid(grid)
-    assert "missing" not in sweep.collect(runs_of_grid, tmp_path / "grid.csv"), log_text  # all there, and all whole
-    assert len(pd.read_csv(tmp_path / "grid.csv")) == 4 * len(runs_of_grid)
-    assert {len(versions) for versions in watch.versions.values()} == {1}, "a record was written twice"
-    assert len(watch.versions) == 2 * len(runs_of_grid)
-    again = run_engine("--profile", "workflow/profiles/cpu", "-n", "sweep", "--config", f"grid={grid}")
-    assert "Nothing to be done" in again.stdout + again.stderr
-    assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".part")]
+    check_that_nothing_is_lost_or_done_twice(grid, watch, "workflow/profiles/cpu", tmp_path / "log")
 
 
 # --- a folder with a space and an umlaut ---------------------------------------------------------------------------
