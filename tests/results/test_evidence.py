@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from gence.lab import runs
 from gence.lab.results import evidence, sources
@@ -331,12 +332,16 @@ def page_again(name: str, seed: int) -> dict:
     space: dict = {}
     exec("\n".join(made.imports(notebook).values()), space)
     space["run"] = run = evidence.PageParameters.of(seeds=[seed], source="train")
+    before = torch.get_default_dtype()  # a page may change it
     with pytest.MonkeyPatch.context() as patch:
         # Networks of a page that have seeds of their own are trained for this one, too.
         patch.setattr(evidence.PageParameters, "of", lambda **_: run)
-        for piece in made.decides(notebook):
-            if not piece.startswith("run = "):
-                exec(piece, space)
+        try:
+            for piece in made.decides(notebook):
+                if not piece.startswith("run = "):
+                    exec(piece, space)
+        finally:
+            torch.set_default_dtype(before)
     return space
 
 
