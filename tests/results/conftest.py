@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from evidence_of import table_of, trained
+from evidence_of import SOURCES, table_of, trained
 
 
-@pytest.fixture(params=["page", pytest.param("anew", marks=pytest.mark.thorough)])
+@pytest.fixture(params=SOURCES)
 def records_of(request, tmp_path):
     """Records that a statement is held against: those of its page, and in `make test-thorough` those of other seeds.
 

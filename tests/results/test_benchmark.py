@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evidence_of import table_of, trained
+from evidence_of import SOURCES, table_of, trained
 from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
@@ -81,7 +81,7 @@ SETTINGS = {
 
 
 @pytest.mark.claim("ats-levels-losses")
-@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_ats_draws_the_losses_together_on_digits(source, setting, tmp_path):
     losses = ["ce", "gence", "flsd_53", "brier", "adafocal"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evidence_of import table_of, trained
+from evidence_of import SOURCES, table_of, trained
 from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -147,7 +147,7 @@ SMALL = {"n_per_class": 5, "batch_size": 16, "epochs": 40}
 
 
 @pytest.mark.claim("entropy-laptop")
-@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("source", SOURCES)
 def test_entropy_makes_bold_one_temperature_repairs_min_ent_and_learned_weights_freeze(source, tmp_path):
     """The page's weight of a tenth and its margin."""
     fixed = {"learnable": False}
@@ -188,7 +188,7 @@ def decisions(records):
 
 
 @pytest.mark.claim("hybrid-laptop")
-@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("source", SOURCES)
 def test_the_hybrid_decides_more_images_like_gence_than_like_afl(source, tmp_path):
     """A hybrid without its batch term would be AFL, and nearer to that."""
     if source == "page":
@@ -209,7 +209,7 @@ def test_the_hybrid_decides_more_images_like_gence_than_like_afl(source, tmp_pat
 
 
 @pytest.mark.claim("ats-bins-laptop")
-@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("source", SOURCES)
 def test_more_bins_of_ats_are_worse_on_average_and_never_shown_to_be_better(source, tmp_path):
     """All ten pairs. Holm over 120 rows needs a p that 12 seeds cannot reach: 20."""
     from gence.calibration import AdaptiveTemperatureScaling as ATS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from evidence_of import table_of
+from evidence_of import SOURCES, table_of
 from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
@@ -169,7 +169,7 @@ STAND_IN = ["ce", "gence", "brier", "focal", "adafocal"]
 
 
 @pytest.mark.claim("tabular-stand-in")
-@pytest.mark.parametrize("source", ["page", pytest.param("anew", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("source", SOURCES)
 def test_on_the_stand_in_ats_raises_the_nll_of_five_losses_and_gence_against_ce_is_open(source, tmp_path):
     """The page's margin of one scan."""
     if source == "anew":

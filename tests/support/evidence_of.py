@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from gence.lab.results import evidence, sources
+
+# What a statement is held against: the evidence of its page, and in `make test-thorough` other seeds, trained anew.
+SOURCES = ["page", pytest.param("anew", marks=pytest.mark.thorough)]
 
 
 def table_of(page: str, table: str = "records", **settings: Any) -> pd.DataFrame:

@@ -20,7 +20,6 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +28,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from processes import kill, processes_of
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "sinfo", "scontrol", "sacct", "sacctmgr")
@@ -111,7 +112,8 @@ class Slurm:
 
     def stop(self) -> None:
         """End its daemons, and its jobs with all that they started. The folder stays: its logs may say something."""
-        while found := self._processes():
+        # Commands hand $SLURM_CONF on to what Slurm starts for jobs.
+        while found := processes_of(f"SLURM_CONF={self.configuration}\0"):
             for pid in found:
                 _end(pid)
 
@@ -194,15 +196,6 @@ class Slurm:
                 return pid
         return None
 
-    def _processes(self) -> list[int]:
-        """The daemons, and what Slurm started for jobs; commands hand $SLURM_CONF on to them."""
-        mark, found = f"SLURM_CONF={self.configuration}\0".encode(), []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended, or is not ours
-                if mark in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return found
-
 
 def _host() -> str:
     return socket.gethostname().split(".")[0]
@@ -221,8 +214,7 @@ def command_of(pid: int) -> str:
 
 def _end(pid: int) -> None:
     """Kill a process and wait until it is gone."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    kill([pid])
     while command_of(pid):  # a process that nobody has waited for yet has no command any more
         time.sleep(0.05)
 

@@ -1,13 +1,11 @@
-"""Sweeps as processes: the engine, those who kill it, and one who watches the records."""
+"""Sweeps as processes: the engine, and one who watches the records."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -31,24 +29,6 @@ def run_engine(*arguments: str, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(
         engine(*arguments), cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
     )
-
-
-def processes_of(token: str) -> list[int]:
-    """All processes that inherited the environment of the sweep, orphans included."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if token.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:  # it ended, or is not ours
-            continue
-    return sorted(found)
-
-
-def kill(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 class Watch(threading.Thread):

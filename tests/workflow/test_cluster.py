@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import real_slurm
+from processes import kill, processes_of
 from sweeping import (
     ROOT,
     Watch,
     check_that_nothing_is_lost_or_done_twice,
     engine,
-    kill,
-    processes_of,
     run_engine,
     write_grid,
 )

@@ -27,13 +27,12 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from processes import kill, processes_of
 from sweeping import (
     ROOT,
     Watch,
     check_that_nothing_is_lost_or_done_twice,
     engine,
-    kill,
-    processes_of,
     run_engine,
     sweep,
     write_grid,
