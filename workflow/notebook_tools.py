@@ -425,6 +425,7 @@ PREDICTIONS = {
     "predictions_follow_up.yml": "notebooks/batch/predictions.ipynb#A second round",
     "predictions_photographs.yml": "notebooks/experiments/photographs.ipynb#The verdicts",
     "predictions_features.yml": "notebooks/experiments/frozen_features.ipynb#The verdicts",
+    "predictions_fresh_seeds.yml": "notebooks/experiments/fresh_seeds.ipynb#The verdicts",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
@@ -434,6 +435,7 @@ NETWORK_OF_GRID = {
     "minibatch_longer": "a small CNN on a part of CIFAR",
     "photographs_gpu": "a ResNet-18 on CIFAR-10 with a long tail",
     "experiments/frozen_features": "perceptrons on frozen features of CIFAR-100",
+    "experiments/fresh_seeds": "perceptrons on frozen features of CIFAR-100",
 }
 
 
