@@ -877,8 +877,10 @@ def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(n_runs
                 return [pid for pid in processes_of(token) if pid != running.pid]
 
             running = start()
-            # One kill for every run, each at a random moment of a training after some more records appeared.
-            for goal, victim in zip(range(0, 2 * n_runs, 2), cycle(["training", "engine"]), strict=False):
+            # One kill for every run, each at a random moment while something trains: the first engine before any record
+            # is there, so that its orphans train what the next one wants, too.
+            for kill_number, victim in zip(range(n_runs), cycle(["engine", "training"]), strict=False):
+                goal = 2 * (kill_number - 1)
                 while (len(watch.versions) < goal or not trainings()) and running.poll() is None:
                     time.sleep(0.05)
                 time.sleep(rng.uniform(0, 2))
