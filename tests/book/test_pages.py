@@ -11,7 +11,7 @@ from threading import Thread
 import nbformat
 import pytest
 import yaml
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, SoupStrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "committed" / "html"
@@ -209,7 +209,8 @@ def test_command_lines_fit_their_box(opened):
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
 def test_solutions_are_folded_with_their_outputs(site, name):
-    page = BeautifulSoup((HTML / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    text = (HTML / f"{name}.html").read_text(encoding="utf-8")
+    page = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer("article"))
     folds = page.select("details.solution")
     assert not page.select("details.solution[open]")
     assert len(page.select("div.tag_solution")) == len(page.select("details.solution div.tag_solution"))
