@@ -264,10 +264,10 @@ def test_the_run_notebook_works_from_another_folder(tmp_path):
     ("name", "value", "needed"),
     [
         ("lss", "gence", "unknown run parameter 'lss'; nearest valid: 'loss'"),
-        # What is refused, and how, is tested without a kernel: here that it stops one.
-        pytest.param("rho", "0", "rho = 0 is not allowed", marks=pytest.mark.thorough),
+        ("rho", "0", "rho = 0 is not allowed"),
     ],
 )
+@pytest.mark.thorough  # what is refused, and how, is tested without a kernel: here that it stops one
 def test_a_wrong_parameter_stops_the_run_notebook_at_its_first_cell(tmp_path, name, value, needed):
     done = papermill(str(TRAIN), "out.ipynb", "-p", name, value, cwd=tmp_path)
     assert done.returncode != 0
@@ -279,8 +279,8 @@ def test_a_wrong_parameter_stops_the_run_notebook_at_its_first_cell(tmp_path, na
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=ids)
-def test_a_chapter_refuses_an_unknown_parameter(path):
+@pytest.mark.parametrize("path", [*CHAPTERS, TRAIN], ids=ids)
+def test_a_notebook_refuses_an_unknown_parameter(path):
     """What its guard says when it runs after the cell that papermill injects; a kernel for each would take minutes."""
     cells = [cell.source for cell in nb.code_cells(nb.read(path))]
     (at,) = [i for i, source in enumerate(cells) if ".from_notebook(globals())" in source]

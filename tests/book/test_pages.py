@@ -11,7 +11,7 @@ from threading import Thread
 import nbformat
 import pytest
 import yaml
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, SoupStrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "committed" / "html"
@@ -53,8 +53,7 @@ class Opened:
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("response", lambda r: self.errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-        page.goto(f"{site}/{name}.html", wait_until="networkidle")
-        page.wait_for_function("!window.MathJax?.startup?.promise || document.readyState === 'complete'")
+        page.goto(f"{site}/{name}.html", wait_until="load")
         page.evaluate("() => window.MathJax?.startup?.promise")
 
     def resize(self, width: int) -> None:
@@ -80,10 +79,21 @@ on_every_notebook = pytest.mark.parametrize(
 )
 
 
+# Every image of a page, once it is in view and decoded.
+IMAGES = """async () => {
+    const found = [];
+    for (const image of document.querySelectorAll('article img')) {
+        image.scrollIntoView();
+        await image.decode().catch(() => null);  // what cannot be decoded has no width
+        const drawn = image.complete && image.naturalWidth > 0 && image.getBoundingClientRect().width > 50;
+        found.push({source: image.src, drawn, alt: image.alt});
+    }
+    return found;
+}"""
+
+
 def looks_right(opened: Opened, look: str, width: int) -> None:
     page = opened.page
-    assert opened.elsewhere == [], "a page must not ask another host for anything"
-    assert opened.errors == []
     assert page.evaluate("document.documentElement.dataset.theme") == look
     assert page.title()
 
@@ -92,11 +102,13 @@ def looks_right(opened: Opened, look: str, width: int) -> None:
     assert page.locator("mjx-merror").count() == 0
     assert "$$" not in page.locator("article").inner_text()
 
-    for image in page.locator("article img").all():
-        image.scroll_into_view_if_needed()
-        assert image.evaluate("i => i.complete && i.naturalWidth > 0 && i.getBoundingClientRect().width > 50")
-        assert len(image.get_attribute("alt") or "") > 20
+    for image in page.evaluate(IMAGES):
+        assert image["drawn"], image
+        assert len(image["alt"]) > 20, image
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    # Last, so that what a script asks for after the page has loaded is seen, too.
+    assert opened.elsewhere == [], "a page must not ask another host for anything"
+    assert opened.errors == []
 
 
 @on_every_page
@@ -183,18 +195,22 @@ def test_a_table_that_is_cut_off_is_seen(browser):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["book/index", "book/loss", "book/training_code", "book/reexecute", "book/running"])
-def test_command_lines_fit_their_box(site, browser, name):
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.goto(f"{site}/{name}.html", wait_until="load")
+@pytest.mark.parametrize(
+    "opened",
+    ["book/index", "book/loss", "book/training_code", "book/reexecute", "book/running"],
+    indirect=True,
+    scope="module",
+)
+def test_command_lines_fit_their_box(opened):
+    opened.resize(WIDE)
     cut = "() => [...document.querySelectorAll('article pre')].filter(p => p.scrollWidth > p.clientWidth + 1)"
-    assert page.evaluate(cut + ".map(p => p.textContent)") == []
-    page.close()
+    assert opened.page.evaluate(cut + ".map(p => p.textContent)") == []
 
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
 def test_solutions_are_folded_with_their_outputs(site, name):
-    page = BeautifulSoup((HTML / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    text = (HTML / f"{name}.html").read_text(encoding="utf-8")
+    page = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer("article"))
     folds = page.select("details.solution")
     assert not page.select("details.solution[open]")
     assert len(page.select("div.tag_solution")) == len(page.select("details.solution div.tag_solution"))

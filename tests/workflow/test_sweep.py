@@ -50,7 +50,7 @@ DATASETS = (
     *("digits", "cifar10", "cifar100", "tiny_imagenet", "svhn", "emnist_letters", "mnist", "fashion_mnist"),
     *("av1451", "av1451_synthetic", "cifar100_features"),
 )
-# A sweep of as many runs is killed again and again. GENCE_KILL_RUNS=30 makes it the long one.
+# A sweep of as many runs is killed again and again in the thorough tests. GENCE_KILL_RUNS=30 makes it the long one.
 KILL_RUNS = int(os.environ.get("GENCE_KILL_RUNS", "4"))
 
 
@@ -83,13 +83,16 @@ def whole_record(identity: str, seed: int) -> str:
     return json.dumps({"schema": RECORD_SCHEMA, "identity": identity, "seed": seed, **of_checkpoints, **more})
 
 
+def small_grid(path: Path, out: Path) -> Path:
+    """Two losses in two batch sizes, smoke sized."""
+    fixed = {"tier": "smoke", "n_per_class": 5, "out": str(out)}
+    return write_grid(path, {"fixed": fixed, "vary": {"loss": ["ce", "gence"], "batch_size": [16, 8]}})
+
+
 @pytest.fixture
 def grid(tmp_path) -> Path:
-    """Two losses in two batch sizes, smoke sized; records go to tmp_path/runs."""
-    fixed = {"tier": "smoke", "n_per_class": 5, "out": str(tmp_path / "runs")}
-    return write_grid(
-        tmp_path / "small.yaml", {"fixed": fixed, "vary": {"loss": ["ce", "gence"], "batch_size": [16, 8]}}
-    )
+    """The small grid; its records go to tmp_path/runs."""
+    return small_grid(tmp_path / "small.yaml", tmp_path / "runs")
 
 
 # --- grids -----------------------------------------------------------------------------------------------------
@@ -350,12 +353,19 @@ def test_a_calibration_is_written_with_its_provenance_and_then_used(grid, tmp_pa
 # --- collecting ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def recorded(grid) -> list[RunParameters]:
-    grid_runs = sweep.read_grid(grid)
-    for run in grid_runs:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of runs of the small grid, trained once."""
+    out = tmp_path_factory.mktemp("trained") / "runs"
+    for run in sweep.read_grid(small_grid(out.with_name("small.yaml"), out)):
         runs.execute(run, progress=False)
-    return grid_runs
+    return out
+
+
+@pytest.fixture
+def recorded(grid, trained, tmp_path) -> list[RunParameters]:
+    shutil.copytree(trained, tmp_path / "runs")
+    return sweep.read_grid(grid)
 
 
 def test_collecting_twice_gives_the_same_bytes_and_every_record(recorded, tmp_path):
@@ -657,13 +667,17 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+# The sweep that is killed runs with the profile for a CPU.
+@pytest.mark.parametrize("profile", ["gpu", pytest.param("cpu", marks=pytest.mark.thorough)])
 def test_a_local_profile_plans_the_sweep(grid, profile):
     done = run_engine("--profile", f"workflow/profiles/{profile}", "-n", "sweep", "--config", f"grid={grid}")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "train        4" in done.stdout + done.stderr
-    # The profile's device reaches the jobs although --config names the grid.
-    assert sweep.settings(grid, PROFILES / profile)["device"] == {"cpu": "cpu", "gpu": "cuda"}[profile]
+
+
+@pytest.mark.parametrize(("profile", "device"), [("cpu", "cpu"), ("gpu", "cuda")])
+def test_the_device_of_a_profile_reaches_the_jobs_although_the_command_names_the_grid(grid, profile, device):
+    assert sweep.settings(grid, PROFILES / profile)["device"] == device
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES.iterdir()), ids=lambda path: path.name)
@@ -841,11 +855,12 @@ def test_kubernetes_gets_valid_jobs(grid, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes of a sweep through /proc")
-def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_path):
-    """Engine and trainings get SIGKILL at random moments; orphans of a killed engine go on beside the next one."""
+@pytest.mark.parametrize("n_runs", [2, pytest.param(KILL_RUNS, marks=pytest.mark.thorough)])
+def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(n_runs, tmp_path):
+    """Trainings and engine get SIGKILL at random moments; orphans of a killed engine go on beside the next one."""
     out, rng, token = tmp_path / "runs", random.Random(0), f"GENCE_KILL_TEST={tmp_path}"
     fixed = {"tier": "smoke", "seeds": [0, 1], "n_per_class": 5, "out": str(out)}
-    vary = {"batch_size": [16, 32], "rho": [float(n) for n in range(1, KILL_RUNS // 2 + 1)]}
+    vary = {"batch_size": [16, 32], "rho": [float(n) for n in range(1, n_runs // 2 + 1)]}
     grid = write_grid(tmp_path / "grid.yaml", {"fixed": fixed, "vary": vary})
     command = engine("--profile", "workflow/profiles/cpu", "--cores", "2", "sweep", "--config", f"grid={grid}")
     environment = os.environ | dict([token.split("=", 1)])
@@ -858,16 +873,20 @@ def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_pa
             def start() -> subprocess.Popen:
                 return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
+            def trainings() -> list[int]:
+                return [pid for pid in processes_of(token) if pid != running.pid]
+
             running = start()
-            # One kill for every two runs, each at a random moment after some more records appeared.
-            for goal, victim in zip(range(1, 2 * KILL_RUNS, 4), cycle(["training", "engine"]), strict=False):
-                while len(watch.versions) < goal and running.poll() is None:
+            # One kill for every run, each at a random moment while something trains: the first engine before any record
+            # is there, so that its orphans train what the next one wants, too.
+            for kill_number, victim in zip(range(n_runs), cycle(["engine", "training"]), strict=False):
+                goal = 2 * (kill_number - 1)
+                while (len(watch.versions) < goal or not trainings()) and running.poll() is None:
                     time.sleep(0.05)
                 time.sleep(rng.uniform(0, 2))
-                trainings = [pid for pid in processes_of(token) if pid != running.pid]
-                if running.poll() is not None or not trainings:
+                if running.poll() is not None or not (found := trainings()):
                     break
-                kill([running.pid if victim == "engine" else rng.choice(trainings)])
+                kill([running.pid if victim == "engine" else rng.choice(found)])
                 kills[victim] += 1
                 if victim == "engine":
                     running.wait()
@@ -878,7 +897,7 @@ def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_pa
     finally:
         kill(processes_of(token))
         watch.end()
-    print(f"{KILL_RUNS} runs, killed: {dict(kills)}")
+    print(f"{n_runs} runs, killed: {dict(kills)}")
     assert kills["engine"] >= 1 and kills["training"] >= 1
 
     check_that_nothing_is_lost_or_done_twice(grid, watch, "workflow/profiles/cpu", tmp_path / "log")
@@ -910,35 +929,59 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_sweep_runs_collects_and_mends_in_a_folder_with_a_space_and_an_umlaut(elsewhere):
+@pytest.fixture
+def sweep_elsewhere(elsewhere) -> tuple[Callable[[str], subprocess.CompletedProcess], RunParameters]:
+    """`make sweep` and `make plan` of one run there, with records in another such folder; and the run."""
+    out = elsewhere / "meine läufe"
+    shutil.rmtree(out, ignore_errors=True)
     content = {"fixed": {"tier": "smoke", "n_per_class": 5, "seeds": 2}}
     grid = write_grid(elsewhere / "workflow" / "grids" / "mein gitter ä.yaml", content)
-    named, there = f"GRID={grid.relative_to(elsewhere)}", {"GENCE_RUNS": str(elsewhere / "meine läufe")}
-    done = make(elsewhere, "sweep", named, "CORES=1", **there)
+    named = f"GRID={grid.relative_to(elsewhere)}"
+    return lambda command: make(elsewhere, command, named, "CORES=1", GENCE_RUNS=str(out)), RunParameters.of(
+        **content["fixed"], out=str(out)
+    )
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def check_that_it_was_mended(path: Path) -> None:
+    assert json.loads(path.read_text())["seed"] == 1
+    assert len(path.with_name("seed0001.json.damaged").read_bytes()) == 400
+    assert "training again" in path.with_name("train-0-1.log").read_text()
+
+
+def test_a_sweep_runs_and_mends_in_a_folder_with_a_space_and_an_umlaut(elsewhere, sweep_elsewhere):
+    made, run = sweep_elsewhere
+    runs.write_atomically(run.record_path(1), whole_record(run.identity, 1))
+    damage(run.record_path(1))
+    done = made("sweep")
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout + done.stderr
-    assert f"2 of 2 records are in {elsewhere / 'meine läufe'}/<run>/" in said
+    assert f"2 of 2 records are in {run.out}/<run>/" in said
     assert "make collect GRID='workflow/grids/mein gitter ä.yaml'" in said
-    paths = sorted((elsewhere / "meine läufe").glob("*/seed*.json"))
-    assert len(paths) == 2
-    notebook = paths[0].with_name("train-0-1.ipynb")
-    assert notebook.exists() and notebook.with_suffix(".log").exists() and not list(paths[0].parent.glob("*.done"))
-    made_there = {
-        Path(cell["path"]) for cell in [json.loads(notebook.read_text())["metadata"]["papermill"]] if "path" in cell
-    }
-    assert all(elsewhere in path.parents for path in made_there)
+    assert sorted(Path(run.out).glob("*/seed*.json")) == [run.record_path(0), run.record_path(1)]
+    check_that_it_was_mended(run.record_path(1))
+    notebook = run.folder / "train-0-1.ipynb"
+    assert not list(run.folder.glob("*.done"))
+    executed = json.loads(notebook.read_text())["metadata"]["papermill"]
+    assert all(elsewhere in Path(cell["path"]).parents for cell in [executed] if "path" in cell)
 
-    again = make(elsewhere, "sweep", named, "CORES=1", **there)
+
+@pytest.mark.thorough
+def test_a_sweep_there_says_what_is_left_and_mends_what_it_made_itself(sweep_elsewhere):
+    made, run = sweep_elsewhere
+    assert made("sweep").returncode == 0
+    again = made("sweep")
     assert "Nothing to be done" in again.stdout + again.stderr, again.stderr[-3000:]
     assert "make plot" in again.stderr
-    paths[1].write_bytes(paths[1].read_bytes()[:400])
-    plan = make(elsewhere, "plan", named, "CORES=1", **there)
+    damage(run.record_path(1))
+    plan = made("plan")
     assert plan.returncode == 0 and "train        1" in plan.stdout + plan.stderr, plan.stderr[-3000:]
-    mended = make(elsewhere, "sweep", named, "CORES=1", **there)
+    mended = made("sweep")
     assert mended.returncode == 0, mended.stderr[-3000:]
-    assert json.loads(paths[1].read_text())["seed"] == 1
-    assert len(paths[1].with_name("seed0001.json.damaged").read_bytes()) == 400
-    assert "training again" in notebook.with_suffix(".log").read_text()
+    check_that_it_was_mended(run.record_path(1))
 
 
 def test_the_book_is_planned_in_a_folder_with_a_space_and_an_umlaut(elsewhere):

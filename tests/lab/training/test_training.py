@@ -119,8 +119,15 @@ def copied(splits: Splits) -> Splits:
     return dataclasses.replace(splits, **x)
 
 
-@pytest.mark.parametrize("precision", [None, "float32"])
-@pytest.mark.parametrize("name", ["digits", "av1451_synthetic"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("digits", None),
+        ("av1451_synthetic", "float32"),
+        pytest.param("digits", "float32", marks=pytest.mark.thorough),
+        pytest.param("av1451_synthetic", None, marks=pytest.mark.thorough),
+    ],
+)
 def test_sharing_samples_changes_no_bit(name: str, precision: str | None) -> None:
     """Seeds hold the samples of a data set once; av1451_synthetic is scaled by each seed in its own way."""
     splits = [load_splits(name, seed) for seed in SEEDS]
