@@ -69,7 +69,7 @@ def _smallest_risks(loss: AnyLoss, q: Floats) -> Floats:
 
 
 def _least(binary: BinaryLoss, q: float) -> float:
-    grid = np.concatenate([[1e-9, 1e-6, 1e-4], np.arange(1, 200) / 200, [1 - 1e-4, 1 - 1e-6, 1 - 1e-9]])
+    grid = np.concatenate([[1e-15, 1e-9, 1e-4], np.arange(1, 200) / 200, [1 - 1e-4, 1 - 1e-9, 1 - 1e-15]])
     risks = binary.risks(grid, np.full(len(grid), q))
     at = int(risks.argmin())
     best = minimize_scalar(

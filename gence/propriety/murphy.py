@@ -100,7 +100,7 @@ def murphy_diagram(
     Raises:
         ValueError: probabilities or labels that are none, shapes that differ, K > 2 without `of`, a class that is none.
 
-    Source: Ehm, Gneiting, Jordan and Krueger (2016); the decisions are those of Schervish (1989).
+    Source: Ehm, Gneiting, Jordan and Krüger (2016); the decisions are those of Schervish (1989).
 
     Example:
         >>> murphy_diagram([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], [0, 2], of=2, thresholds=[0.2, 0.5]).scores.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -103,7 +104,7 @@ def loss_from_weight(w: Weight, *, breaks: Sequence[float] = ()) -> HandLoss:
         >>> round(loss(0.25, 1).item(), 9), round(loss([0.25, 0.75], 1).item(), 9)
         (1.386294361, 0.287682072)
     """
-    stops = sorted(probabilities(list(breaks), "breaks").tolist())
+    stops = probabilities(list(breaks), "breaks").tolist()
     for c in _BELIEFS:
         _weight_at(w, c)
     terms: tuple[Weight, Weight] = (lambda c: c * _weight_at(w, c), lambda c: (1 - c) * _weight_at(w, c))
@@ -136,7 +137,7 @@ def elementary_loss(threshold: float) -> HandLoss:
     Raises:
         ValueError: a threshold outside (0, 1); from the loss, as that of :func:`loss_from_weight`.
 
-    Source: Shuford, Albert and Massengill (1966); Schervish (1989); Ehm, Gneiting, Jordan and Krueger (2016).
+    Source: Shuford, Albert and Massengill (1966); Schervish (1989); Ehm, Gneiting, Jordan and Krüger (2016).
 
     Example:
         >>> rain = elementary_loss(0.2)
@@ -237,7 +238,10 @@ def integral(term: Weight, low: float, high: float, breaks: Sequence[float] = ()
     def inside(c: float) -> float:
         return term(c) if 0 < c < 1 else 0.0  # a node so near an end that it is rounded to it
 
-    total, ends = 0.0, [low, *(b for b in breaks if low < b < high), high]
+    # Where it starts near an end, a weight may fall by orders of magnitude: one decade at a time.
+    decades = [10.0**-k for k in range(1, math.ceil(-math.log10(low)))] if low > 0 else []
+    decades += [1 - 10.0**-k for k in range(1, math.ceil(-math.log10(1 - high)))] if high < 1 else []
+    total, ends = 0.0, [low, *sorted({x for x in (*breaks, *decades) if low < x < high}), high]
     for pair in pairwise(ends):
         value, error, *_ = quad(inside, *pair, epsabs=1e-13, epsrel=1e-12, limit=400, full_output=1)
         total += value if error <= _QUADRATURE_ERROR * max(1.0, abs(value)) else np.inf
