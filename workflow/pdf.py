@@ -2,8 +2,8 @@
 
     python workflow/pdf.py HTML OUT.pdf
 
-Chromium prints one file that holds the articles of all pages, in the order of _toc.yml. Links between pages become links
-inside it, and folds stand open.
+Chromium prints one file that holds the articles of all pages, in the order of _toc.yml. Links between pages become
+links inside it, and folds stand open.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def whole_book(html: Path, parts: list[tuple[str, list[str]]]) -> str:
     pages = [page for _, names in parts for page in names]
     articles = {page: _article(html / f"{page}.html") for page in pages}
     wanted = {
-        target for page, article in articles.items() for link in article.select("a[href]") if (target := _leads(link, page, pages))
+        target
+        for page, article in articles.items()
+        for link in article.select("a[href]")
+        if (target := _leads(link, page, pages))
     }
     for page, article in articles.items():
         for link in article.select("a[href]"):
@@ -108,7 +111,9 @@ def _contents(parts: list[tuple[str, list[str]]], articles: dict[str, Tag]) -> s
     for caption, pages in parts:
         rows.append(f"<h2>{caption}</h2>" if caption else "")
         titles = [(page, articles[page].h1.get_text().removesuffix("#").strip()) for page in pages]
-        rows.append("<ul>" + "".join(f'<li><a href="#{anchor(page)}">{title}</a></li>' for page, title in titles) + "</ul>")
+        rows.append(
+            "<ul>" + "".join(f'<li><a href="#{anchor(page)}">{title}</a></li>' for page, title in titles) + "</ul>"
+        )
     return f'<nav id="{CONTENTS}"><h1>Contents</h1>{"".join(rows)}</nav>'
 
 

@@ -1,8 +1,8 @@
 """What the workflows in .github do beside calling `make`: standard library only, so that they need install nothing.
 
-    python workflow/publishing.py notes TAG              the changelog's section for a tag; fails where versions disagree
-    python workflow/publishing.py site SITE DEV [BOOKS]  lay out the public site: a folder for each version
-    python workflow/publishing.py report RESULTS LOGS    keep ONE issue about the weekly runs, with the causes
+python workflow/publishing.py notes TAG              the changelog's section for a tag; fails where versions disagree
+python workflow/publishing.py site SITE DEV [BOOKS]  lay out the public site: a folder for each version
+python workflow/publishing.py report RESULTS LOGS    keep ONE issue about the weekly runs, with the causes
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ def _leads_to(folder: str) -> str:
 
 
 def _listed(tags: list[str]) -> str:
-    said = {"stable": f"the newest release, {tags[0]}" if tags else "no release yet: the same as dev", "dev": "the main branch"}
+    said = {
+        "stable": f"the newest release, {tags[0]}" if tags else "no release yet: the same as dev",
+        "dev": "the main branch",
+    }
     rows = [f'<li><a href="{name}/">{name}</a>: {text}</li>' for name, text in said.items()]
     rows += [f'<li><a href="{tag}/">{tag}</a></li>' for tag in tags]
     return (
@@ -102,7 +105,7 @@ TITLE = "The weekly runs fail"
 # What a failure of a job means when the others pass.
 CAUSES = {
     "locked": "The locked versions no longer install, or no longer give the book: something outside them changed.",
-    "newest": "A newer version of a dependency breaks the tests, or changes the outputs. The versions that differ are below.",
+    "newest": "A newer version of a dependency breaks the tests, or changes the outputs.",
     "links": "Links to other hosts are broken.",
     "thorough": "A slow repetition, or a framework of other people's training code, fails.",
     "containers": "The Docker image, the devcontainer or the Binder image no longer builds.",
@@ -117,7 +120,9 @@ def report(results: dict[str, dict[str, str]], logs: Path, run: str) -> str:
     # A job that nobody described would be reported without a cause.
     if unknown := set(results) - set(CAUSES):
         raise SystemExit(f"no cause is written for the jobs {sorted(unknown)}")
-    numbers = _gh("issue", "list", "--label", LABEL, "--state", "open", "--json", "number", "--jq", ".[].number").split()
+    numbers = _gh(
+        "issue", "list", "--label", LABEL, "--state", "open", "--json", "number", "--jq", ".[].number"
+    ).split()
     if not failed:
         for number in numbers:
             _gh("issue", "close", number, "--comment", f"All weekly runs pass again: {run}")
@@ -155,7 +160,9 @@ def newer(versions: Path, root: Path = ROOT) -> str:
     locked = _versions((root / "constraints.txt").read_text(encoding="utf-8"))
     there = _versions(versions.read_text(encoding="utf-8"))
     return "\n".join(
-        f"{name}: {locked.get(name, 'none')} -> {there[name]}" for name in sorted(there) if there[name] != locked.get(name)
+        f"{name}: {locked.get(name, 'none')} -> {there[name]}"
+        for name in sorted(there)
+        if there[name] != locked.get(name)
     )
 
 

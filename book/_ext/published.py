@@ -65,6 +65,7 @@ class CiteThis(Directive):
     """``{cite-this}``: what to copy into a list of references, for the book and for the paper."""
 
     def run(self) -> list[nodes.Node]:
+        """Return one block of BibTeX."""
         env = self.state.document.settings.env
         source = Path(env.srcdir, "CITATION.cff")
         env.note_dependency(str(source))

@@ -1,4 +1,4 @@
-"""What the public repository runs by itself: whole, with no more rights than needed, and targets that the Makefile has."""
+"""What the public repository runs by itself: whole, with no more rights than needed, and with targets that exist."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_job_calls_targets_that_exist_and_ends_in_time(workflow, name, job):
         assert ("run" in step) != ("uses" in step)
     for script in re.findall(r"workflow/\w+\.py", commands(job)):
         assert (ROOT / script).is_file()
-    # A failure before a pipe must not be lost in it. (GitHub's own shell option knows that only where a step names bash.)
+    # A failure before a pipe must not be lost in it: GitHub sets this only where a step names its shell.
     for step in job["steps"]:
         if "| tee" in step.get("run", ""):
             assert "set -o pipefail" in step["run"]
@@ -71,7 +71,7 @@ def test_actions_and_tools_are_pinned_and_need_no_secret(path):
     text = path.read_text()
     used = re.findall(r"uses: (\S+)", text)
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@v\d+(\.\d+)*|\./\S+", action) for action in used), used
-    assert not re.search(r"\bsecrets\b|password", text), "only the token of the run, and a trusted publisher"
+    assert not re.search(r"\bsecrets\.|\bpassword:", text), "only the token of the run, and a trusted publisher"
     for tool in re.findall(r"pipx run (.*?) ", text.replace("--spec ", "")):
         assert "==" in tool
     for package in re.findall(r"npx --yes (\S+)", text):
