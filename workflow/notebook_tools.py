@@ -6,6 +6,7 @@ With `python workflow/notebook_tools.py` before them:
     status                say for every committed notebook, and all recorded evidence, whether it is fresh, or why not
     accept EXECUTED...    take outputs of fresh executions over into notebooks/
     fold                  tag the cells whose code carries no idea with hide-input, and only those
+    pin                   write the cells that install: the version behind each notebook's outputs
     stage OUT [EXECUTED]  lay out the sources of the book, outputs from EXECUTED
     check-pages HTML      compare the built pages with _toc.yml
 
@@ -23,6 +24,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -61,6 +63,54 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
         for cell in notebook.cells
         if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
     ]
+
+
+# --- the cell that installs ------------------------------------------------------------------------------------
+
+# For Colab, and wherever else the package is missing: the commit behind the page's outputs, with its recorded runs.
+INSTALL = """\
+# Only needed where the package is missing, for example on Colab.
+import importlib.util
+
+if importlib.util.find_spec("gence") is None:
+    !git clone -q {address} gence-book
+    %cd -q gence-book
+    !git checkout -q {version}  # what the outputs below were made with
+    %pip install -q ".[sweep]\""""
+# What hashes have in its place, so that no page is stale because it installs another version: its first wording.
+INSTALL_AS_HASHED = """\
+# Only needed where the package is missing, for example on Colab.
+import importlib.util
+
+if importlib.util.find_spec("gence") is None:
+    %pip install -q "gence[sweep] @ git+{address}\""""
+
+
+def configuration() -> dict[str, Any]:
+    """The book's configuration; `repository` there is the one place that holds the address of the repository."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+
+
+@lru_cache
+def address() -> str:
+    return configuration()["repository"]["url"]
+
+
+def installs(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and cell.source.startswith(INSTALL.partition("\n")[0])
+
+
+def pin(notebook: nbformat.NotebookNode) -> None:
+    """Let the cell that installs take the commit that made the notebook's outputs; without outputs, the main branch."""
+    version = notebook.metadata.get("gence", {}).get("commit") or configuration()["repository"]["branch"]
+    for cell in filter(installs, notebook.cells):
+        cell.source = INSTALL.format(address=address(), version=version)
+
+
+def sources_of(notebook: nbformat.NotebookNode) -> list[str]:
+    """The code that decides the notebook's numbers, cell by cell."""
+    installing = INSTALL_AS_HASHED.format(address=address())
+    return [installing if installs(cell) else cell.source for cell in code_cells(notebook)]
 
 
 # --- freshness -------------------------------------------------------------------------------------------------
@@ -145,7 +195,7 @@ DECIDES_NOTHING = "gence/lab/runs/provenance.py"
 
 def code_hashes(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Name to hash, for the notebook's cells and for each gence module they use."""
-    sources = [cell.source for cell in code_cells(notebook)]
+    sources = sources_of(notebook)
     parts = {"cells": "\n# next cell\n".join(sources)}
     for path in gence_modules(sources):
         parts[path.relative_to(ROOT).as_posix()] = code_of(path.read_text(encoding="utf-8"))
@@ -211,7 +261,7 @@ def _common_parameters(notebook: nbformat.NotebookNode) -> dict[str, object]:
 def take_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> None:
     """Put the outputs of an execution into a notebook with the same code cells, without what changes by itself."""
     mine, theirs = code_cells(notebook), code_cells(executed)
-    if [cell.source for cell in mine] != [cell.source for cell in theirs]:
+    if sources_of(notebook) != sources_of(executed):
         raise SystemExit("the execution has other code cells than the notebook: run `make clean`, then `make book`")
     for count, (cell, done) in enumerate(zip(mine, theirs, strict=True), start=1):
         cell.outputs = [output for output in done.outputs if not _is_progress(output)]
@@ -245,6 +295,7 @@ def accept(executed: list[Path]) -> None:
         take_outputs(notebook, done)
         if why_stale(notebook):
             raise SystemExit(f"{source.name}: {why_stale(notebook)}. Run again.")
+        pin(notebook)
         source.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         print(f"accepted {source.relative_to(ROOT)}")
 
@@ -358,8 +409,9 @@ def stage(target: Path, executed: Path | None) -> None:
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("__pycache__"))
     with (target / "book" / "claims.md").open("a", encoding="utf-8") as page:
         page.write(ledger())
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(ROOT / name, target / name)
+    shutil.copy2(ROOT / "_toc.yml", target)
+    shutil.copy2(ROOT / "CITATION.cff", target)
+    (target / "_config.yml").write_text(yaml.safe_dump(published(configuration()), sort_keys=False), encoding="utf-8")
     for source in all_notebooks():
         inside = source.relative_to(NOTEBOOKS)
         notebook = read(source)
@@ -370,6 +422,22 @@ def stage(target: Path, executed: Path | None) -> None:
         path = target / "notebooks" / inside
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(nbformat.writes(notebook), encoding="utf-8")
+
+
+# Names the tag or commit that is being published; not set in a build that stays on this machine.
+REF = "GENCE_REF"
+
+
+def published(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the version that the pages name; published ones launch, and link to, just that version."""
+    ref = os.environ.get(REF)
+    here = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    name = ref or here or "unknown"
+    shown = f"commit {name[:12]}" if re.fullmatch("[0-9a-f]{40}", name) else name
+    config["sphinx"]["config"] |= {"release": shown, "book_is_published": bool(ref)}
+    if ref:
+        config["repository"]["branch"] = ref
+    return config
 
 
 def freshness_line(notebook: nbformat.NotebookNode) -> str:
@@ -516,7 +584,7 @@ def pages_of_toc() -> list[str]:
 
 def redirects() -> dict[str, str]:
     """Old address to new one, as _config.yml has them."""
-    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["redirects"]
+    return configuration()["sphinx"]["config"]["redirects"]
 
 
 def check_pages(html: Path) -> list[str]:
@@ -545,6 +613,7 @@ def main() -> int:
         "status": (),
         "accept": ("executed+",),
         "fold": (),
+        "pin": (),
         "stage": ("target", "executed?"),
         "check-pages": ("html",),
     }.items():
@@ -556,10 +625,10 @@ def main() -> int:
         run(given.source.resolve(), given.target)
     elif given.command == "accept":
         accept([path.resolve() for path in given.executed])
-    elif given.command == "fold":
+    elif given.command in ("fold", "pin"):
         for path in all_notebooks():
             notebook = read(path)
-            fold(notebook)
+            {"fold": fold, "pin": pin}[given.command](notebook)
             path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     elif given.command == "stage":
         stage(given.target, given.executed)
