@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import hashlib
 import io
 import json
@@ -418,10 +419,26 @@ def stage(target: Path, executed: Path | None) -> None:
         if executed is not None:
             take_outputs(notebook, read(executed / inside))
         fold_solutions(notebook)
+        if picture := picture_of(notebook, HERO):
+            (target / "book" / "hero.png").write_bytes(picture)
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(freshness_line(notebook)))
         path = target / "notebooks" / inside
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(nbformat.writes(notebook), encoding="utf-8")
+
+
+# The figure that the first page shows, too.
+HERO = "fig-found-hero"
+
+
+def picture_of(notebook: nbformat.NotebookNode, name: str) -> bytes | None:
+    """The picture of the figure of this name, as the notebook has drawn it; None where it has no such figure."""
+    for cell in code_cells(notebook):
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+            for output in cell.outputs:
+                if png := output.get("data", {}).get("image/png"):
+                    return base64.b64decode(png)
+    return None
 
 
 # Names the tag or commit that is being published; not set in a build that stays on this machine.
