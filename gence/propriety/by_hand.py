@@ -155,11 +155,12 @@ class BinaryLoss:
 
     def _autograd(self, c: Floats) -> Floats:
         x = torch.from_numpy(np.array(c, dtype=np.float64)).requires_grad_()
-        columns = self._of_tensor(x).unbind(-1)
-        slopes = [
-            torch.autograd.grad(v.sum(), x, retain_graph=True)[0] if v.requires_grad else torch.zeros_like(x)
-            for v in columns
-        ]
+        with torch.enable_grad():  # also inside torch.no_grad, where slopes would be 0 without a word
+            columns = self._of_tensor(x).unbind(-1)
+            slopes = [
+                torch.autograd.grad(v.sum(), x, retain_graph=True)[0] if v.requires_grad else torch.zeros_like(x)
+                for v in columns
+            ]
         return torch.stack(slopes, dim=-1).numpy()
 
     def _autograd_is_right(self) -> bool:
