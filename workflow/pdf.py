@@ -1,163 +1,266 @@
-"""Print the built pages into one PDF, with contents, bookmarks, and links that lead from page to page.
+"""Print the built pages into one PDF, in the order of _toc.yml: bookmarks, contents, page numbers, links that work.
 
-    python workflow/pdf.py HTML OUT.pdf
+    python workflow/pdf.py _build/committed/html _build/gence-book.pdf
+    python workflow/pdf.py _build/committed/html two.pdf book/index book/loss     only these pages
 
-Chromium prints one file that holds the articles of all pages, in the order of _toc.yml. Links between pages become
-links inside it, and folds stand open.
+Chromium prints each page with the book's print style; pypdf joins them.
 """
 
 from __future__ import annotations
 
+import argparse
+import io
+import json
 import os
+import posixpath
 import re
 import shutil
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from html import escape, unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
+from urllib.parse import unquote, urlsplit
 
 import yaml
-from bs4 import BeautifulSoup, Tag
+from playwright.sync_api import Browser, Page, sync_playwright
+from pypdf import PdfReader, PdfWriter
+from pypdf.constants import PageLabelStyle
+from pypdf.generic import ArrayObject, DictionaryObject, Fit, NameObject, NullObject, NumberObject, TextStringObject
 
-ROOT = Path(__file__).resolve().parent.parent
-WHOLE = "whole-book.html"  # lies beside the pages while it is printed
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//")
-CONTENTS = "contents"
-FOOT = '<div style="width: 100%; text-align: center; font-size: 8px"><span class="pageNumber"></span></div>'
-# Articles stand alone here: nothing of the theme's frame, and a page begins on a sheet of its own.
-STYLE = """
-main article { break-before: page; }
-.extra_footer, .headerlink, .foot { display: none; }
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+LINK = re.compile(r'href="([^"#:]+\.html)#([^"]+)"')
+SLOW = 300_000  # milliseconds: a page of many formulas on a busy machine
+
+# Margins, the running head and the number of the page; the first page of a chapter continues the count.
+PAPER = """
+@page { size: A4; margin: 20mm 18mm 18mm; @top-right { content: %s; font: 8pt sans-serif; color: #555; }
+        @bottom-center { content: counter(page%s); font: 9pt sans-serif; color: #333; } }
+html { counter-reset: page %d; }
 """
 
-
-def parts_of_toc() -> list[tuple[str, list[str]]]:
-    """Captions and pages, in reading order; the landing page first, without a caption."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [(part["caption"], [chapter["file"] for chapter in part["chapters"]]) for part in toc["parts"]]
-    return [("", [toc["root"]]), *parts]
-
-
-def anchor(page: str, place: str = "") -> str:
-    """The name of a place of a page inside the whole book."""
-    return re.sub(r"[^\w-]", "-", f"{page}--{place}" if place else page)
-
-
-def whole_book(html: Path, parts: list[tuple[str, list[str]]]) -> str:
-    """All articles in one page."""
-    pages = [page for _, names in parts for page in names]
-    articles = {page: _article(html / f"{page}.html") for page in pages}
-    wanted = {
-        target
-        for page, article in articles.items()
-        for link in article.select("a[href]")
-        if (target := _leads(link, page, pages))
+# Images that load when they come near come now; folds open; what is a target of a link, here or on another page, gets a
+# name that is unique in the whole book, and a speck that links to it, without which Chromium forgets the place.
+PREPARE = """async ([prefix, wanted]) => {
+    for (const image of document.images) image.loading = 'eager';
+    await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
+    for (const fold of document.querySelectorAll('article details')) fold.open = true;
+    const article = document.querySelector('article');
+    const links = [...article.querySelectorAll('a[href^="#"]')];
+    for (const id of new Set([...wanted, ...links.map(link => decodeURIComponent(link.hash.slice(1)))])) {
+        const target = id && document.getElementById(id);
+        if (!target) continue;
+        target.id = prefix + id;
+        for (const link of links) if (decodeURIComponent(link.hash.slice(1)) === id) link.href = '#' + prefix + id;
+        if (!wanted.includes(id)) continue;
+        const speck = document.createElement('a');
+        speck.href = '#' + prefix + id;
+        speck.textContent = '.';
+        speck.style.cssText = 'font-size: 1px; color: transparent';
+        article.append(speck);
     }
-    for page, article in articles.items():
-        for link in article.select("a[href]"):
-            if target := _leads(link, page, pages):
-                link["href"] = "#" + anchor(*target)
-        _mark_places(article, page, wanted)
-        _keep_files(article, page)
-        for fold in article.select("details"):
-            fold["open"] = ""
-    frame = BeautifulSoup((html / f"{pages[0]}.html").read_text(encoding="utf-8"), "html.parser")
-    _keep_files(frame.head, pages[0])
-    frame.head.append(BeautifulSoup(f"<style>{STYLE}</style>", "html.parser"))
-    frame.body.clear()
-    frame.body.append(BeautifulSoup(f"<main>{_contents(parts, articles)}</main>", "html.parser"))
-    for article in articles.values():
-        frame.main.append(article)
-    return str(frame)
+}"""
 
 
-def _article(path: Path) -> Tag:
-    article = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").select_one("article.bd-article")
-    if article is None:
-        raise SystemExit(f"{path} has no article: the theme writes its pages in another way now")
-    return article.extract()
+@dataclass
+class Chapter:
+    """A page of the book: where it is, what it is called, and, once printed, its sheets."""
+
+    name: str
+    title: str
+    part: str | None
+    printed: PdfReader | None = field(default=None, repr=False)
+    first: int = 0  # the number of its first sheet, counted from 0 after the contents
+
+    @property
+    def prefix(self) -> str:
+        return re.sub(r"\W", "-", self.name) + "--"
 
 
-def _leads(link: Tag, page: str, pages: list[str]) -> tuple[str, str] | None:
-    """Page and place that a link leads to; None where that is not in the book."""
-    address, _, place = link["href"].partition("#")
-    if ELSEWHERE.match(link["href"]):
-        return None
-    target = os.path.normpath(Path(page).parent / address).removesuffix(".html") if address else page
-    return (target, place) if target in pages else None
+def chapters(html: Path, only: list[str]) -> list[Chapter]:
+    """The pages to print, in the order of the contents."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    named = [(toc["root"], None)]
+    named += [(page["file"], part["caption"]) for part in toc["parts"] for page in part["chapters"]]
+    if unknown := sorted(set(only) - {name for name, _ in named}):
+        raise SystemExit(f"no page of _toc.yml: {', '.join(unknown)}. A page is called like book/loss")
+    return [Chapter(name, title_of(html / f"{name}.html"), part) for name, part in named if not only or name in only]
 
 
-def _mark_places(article: Tag, page: str, wanted: set[tuple[str, str]]) -> None:
-    """Two pages may use one id; the places that links lead to get names that nothing else has."""
-    article["id"] = anchor(page)
-    for place in {place for target, place in wanted if target == page and place}:
-        if found := article.find(id=place):
-            found.insert(0, BeautifulSoup(f'<span id="{anchor(page, place)}"></span>', "html.parser"))
+def title_of(page: Path) -> str:
+    found = re.search(r"<title>(.*?)(?: &#8212; .*?)?</title>", page.read_text(encoding="utf-8"), re.DOTALL)
+    return unescape(found[1]).strip()
 
 
-def _keep_files(part: Tag, page: str) -> None:
-    """Images, scripts and styles lie where their page has them; the whole book lies at the top."""
-    for kind in ("src", "href"):
-        for node in part.select(f"[{kind}]"):
-            value = node[kind]
-            if value and not value.startswith("#") and not ELSEWHERE.match(value):
-                node[kind] = os.path.normpath(Path(page).parent / value)
+def targets(html: Path, pages: list[Chapter]) -> dict[str, set[str]]:
+    """For each page the places on it that other pages link to."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for page in pages:
+        for link, place in LINK.findall((html / f"{page.name}.html").read_text(encoding="utf-8")):
+            there = posixpath.normpath(posixpath.join(posixpath.dirname(page.name), link)).removesuffix(".html")
+            found[there].add(unquote(place))
+    return found
 
 
-def _contents(parts: list[tuple[str, list[str]]], articles: dict[str, Tag]) -> str:
-    rows = []
-    for caption, pages in parts:
-        rows.append(f"<h2>{caption}</h2>" if caption else "")
-        titles = [(page, articles[page].h1.get_text().removesuffix("#").strip()) for page in pages]
-        rows.append(
-            "<ul>" + "".join(f'<li><a href="#{anchor(page)}">{title}</a></li>' for page, title in titles) + "</ul>"
-        )
-    return f'<nav id="{CONTENTS}"><h1>Contents</h1>{"".join(rows)}</nav>'
+# --- printing --------------------------------------------------------------------------------------------------
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serve files without a line for each request."""
-
-    def log_message(self, *_):
+    def log_message(self, *_) -> None:
         pass
 
 
-def print_pages(html: Path, target: Path) -> None:
-    """Write ``target``, whole or not at all."""
-    from playwright.sync_api import sync_playwright
+def on_paper(page: Page, head: str, number: int, style: str = "") -> PdfReader:
+    """What a page of the browser looks like on paper, its first sheet numbered `number`."""
+    # JSON strings are CSS strings, too.
+    page.add_style_tag(content=PAPER % (json.dumps(head, ensure_ascii=False), style, number - 1))
+    return PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)))
 
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+
+def print_chapters(browser: Browser, site: str, html: Path, pages: list[Chapter]) -> None:
+    """Print all pages one after the other, so that each begins with the number after the last."""
+    wanted, number = targets(html, pages), 0
+    for chapter in pages:
+        page = browser.new_page(viewport={"width": 720, "height": 1000}, color_scheme="light")
+        page.set_default_timeout(SLOW)
+        page.goto(f"{site}/{chapter.name}.html", wait_until="load")
+        page.wait_for_function("() => window.MathJax?.startup?.promise.then(() => true) ?? true")
+        page.emulate_media(media="print")
+        page.evaluate(PREPARE, [chapter.prefix, sorted(wanted[chapter.name])])
+        chapter.first, chapter.printed = number, on_paper(page, chapter.title, number + 1)
+        number += len(chapter.printed.pages)
+        print(f"{chapter.name}: {len(chapter.printed.pages)} pages", flush=True)
+        page.close()
+
+
+CONTENTS = """<!DOCTYPE html><html lang="en"><title>Contents</title><style>
+body {{ font: 10.5pt/1.5 sans-serif; margin: 0 }} h1 {{ font-size: 30pt; margin: 55mm 0 4mm }}
+h2 {{ break-before: page; font-size: 18pt }} h3 {{ margin: 5mm 0 1mm; font-size: 11pt; break-after: avoid }}
+ol {{ list-style: none; margin: 0; padding: 0 }} li {{ break-inside: avoid }}
+a {{ display: flex; gap: 3mm; color: inherit; text-decoration: none }} a span {{ margin-left: auto }}
+</style><h1>{title}</h1><p>{about}</p><h2>Contents</h2>{list}</html>"""
+
+
+def contents(browser: Browser, site: str, pages: list[Chapter]) -> PdfReader:
+    """The title page and the contents, which lead to the chapters."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    lines, part = [], None
+    for chapter in pages:
+        if chapter.part != part:
+            part = chapter.part
+            lines.append(f"</ol><h3>{escape(part)}</h3><ol>")
+        entry = f"{escape(chapter.title)}<span>{chapter.first + 1}</span>"
+        lines.append(f'<li><a href="{site}/{chapter.name}.html">{entry}</a></li>')
+    about = f"{escape(config['author'])}<br>Version {version('gence')}<br>{escape(config['repository']['url'])}"
+    page = browser.new_page()
+    page.set_content(CONTENTS.format(title=escape(config["title"]), about=about, list=f"<ol>{''.join(lines)}</ol>"))
+    printed = on_paper(page, config["title"], 1, ", lower-roman")
+    page.close()
+    return printed
+
+
+# --- joining ---------------------------------------------------------------------------------------------------
+
+
+def join(front: PdfReader, pages: list[Chapter], site: str) -> PdfWriter:
+    """One document: contents and chapters, with bookmarks, labels of pages, and links from page to page."""
+    writer = PdfWriter()
+    for printed in (front, *(chapter.printed for chapter in pages)):
+        writer.append(printed, import_outline=False)
+    offset = len(front.pages)
+    add_bookmarks(writer, pages, offset)
+    add_links(writer, {chapter.name: chapter for chapter in pages}, offset, site)
+    writer.set_page_label(0, offset - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
+    writer.set_page_label(offset, len(writer.pages) - 1, style=PageLabelStyle.DECIMAL)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    writer.add_metadata({"/Title": config["title"], "/Author": config["author"]})
+    writer.root_object[NameObject("/Lang")] = TextStringObject("en")
+    return writer
+
+
+def add_bookmarks(writer: PdfWriter, pages: list[Chapter], offset: int) -> None:
+    """Parts, chapters in them, sections in these."""
+    part, parent = None, None
+    writer.add_outline_item("Contents", 1 if offset > 1 else 0)
+    for chapter in pages:
+        if chapter.part != part:
+            part = chapter.part
+            parent = writer.add_outline_item(part, offset + chapter.first, bold=True)
+        own = writer.add_outline_item(chapter.title, offset + chapter.first, parent=parent)
+        for title, sheet, top in sections(chapter.printed):
+            writer.add_outline_item(title, offset + chapter.first + sheet, parent=own, fit=Fit.xyz(top=top))
+
+
+def sections(printed: PdfReader) -> Iterator[tuple[str, int, float | None]]:
+    """The second level of what Chromium made of the headings: title, sheet, height on it."""
+    for entry in printed.outline:
+        for below in entry if isinstance(entry, list) else ():
+            if not isinstance(below, list):
+                yield str(below.title), printed.get_destination_page_number(below), below.top
+
+
+def add_links(writer: PdfWriter, known: dict[str, Chapter], offset: int, site: str) -> None:
+    """Links to pages of the site become links inside the document: to the place, or to the chapter's first page."""
+    places = set(writer.named_destinations)
+    for sheet in writer.pages:
+        for annotation in sheet.get("/Annots", ()):
+            action = annotation.get_object().get("/A", {})
+            address = str(action.get("/URI", ""))
+            if not address.startswith(site):
+                continue
+            url = urlsplit(address)
+            chapter = known.get(url.path.strip("/").removesuffix(".html"))
+            if chapter is None:  # a page that is not printed: the link would lead to this machine
+                del annotation.get_object()["/A"]
+                continue
+            place = chapter.prefix + unquote(url.fragment)
+            first = writer.pages[offset + chapter.first].indirect_reference
+            top = ArrayObject([first, NameObject("/XYZ"), NullObject(), NullObject(), NumberObject(0)])
+            target = TextStringObject(place) if place in places else top
+            annotation.get_object()[NameObject("/A")] = DictionaryObject(
+                {NameObject("/S"): NameObject("/GoTo"), NameObject("/D"): target}
+            )
+
+
+def make(html: Path, target: Path, only: list[str]) -> int:
+    """Print the pages of `html` into `target`; the number of its sheets."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
         raise SystemExit(f"no browser found (looked for {', '.join(BROWSERS)}): install one, e.g. apt install chromium")
-    whole = html / WHOLE
-    whole.write_text(whole_book(html, parts_of_toc()), encoding="utf-8")
-    half = target.with_suffix(".half")
-    try:
-        with (
-            ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(html))) as server,
-            sync_playwright() as playwright,
-        ):
-            Thread(target=server.serve_forever, daemon=True).start()
-            running = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-            page = running.new_page(color_scheme="light")
-            page.set_default_timeout(0)  # thousands of formulas take minutes
-            page.goto(f"http://127.0.0.1:{server.server_port}/{WHOLE}", wait_until="networkidle")
-            page.evaluate("() => window.MathJax?.startup?.promise")
-            page.pdf(
-                path=half, format="A4", outline=True, tagged=True, print_background=True,
-                display_header_footer=True, header_template="<span></span>", footer_template=FOOT,
-                margin={"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
-            )  # fmt: skip
-            running.close()
-            server.shutdown()
-        half.replace(target)
-    finally:
-        whole.unlink(missing_ok=True)
-        half.unlink(missing_ok=True)
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    pages = chapters(html, only)
+    handler = partial(Quiet, directory=str(html))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
+        Thread(target=server.serve_forever, daemon=True).start()
+        site = f"http://127.0.0.1:{server.server_port}"
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        print_chapters(browser, site, html, pages)
+        writer = join(contents(browser, site, pages), pages, site)
+        browser.close()
+        server.shutdown()
+    writer.compress_identical_objects()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = target.with_suffix(".part")
+    writer.write(half)
+    os.replace(half, target)
+    return len(writer.pages)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("html", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("pages", nargs="*", help="only these, for example book/loss")
+    given = parser.parse_args()
+    sheets = make(given.html, given.target, given.pages)
+    print(f"{given.target}: {sheets} pages, {given.target.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 if __name__ == "__main__":
-    print_pages(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.exit(main())

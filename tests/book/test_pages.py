@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from datetime import date
 from pathlib import Path
-from threading import Thread
+from random import Random
 
 import nbformat
 import pytest
 import yaml
-from bs4 import BeautifulSoup, SoupStrainer
+from bs4 import BeautifulSoup
+from web import PHONE, WIDE, Opened, barriers, served
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "committed" / "html"
@@ -19,50 +19,12 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serve files without a line for each request."""
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def site():
     if not (HTML / "index.html").exists():
         pytest.fail("the book is not built: run `make html` (or `make test`, which does) first")
-    handler = partial(Quiet, directory=str(HTML))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-WIDE, PHONE = 1440, 390
-
-
-class Opened:
-    """A page in the browser, with what it asked for and what went wrong while it loaded."""
-
-    def __init__(self, browser, site: str, name: str, look: str = "light", width: int = WIDE) -> None:
-        self.name, self.width, self.elsewhere, self.errors = name, width, [], []
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=look)
-        self.page = page = self.context.new_page()
-        page.on(
-            "request", lambda r: None if r.url.startswith((site, "data:", "blob:")) else self.elsewhere.append(r.url)
-        )
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("response", lambda r: self.errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-        page.goto(f"{site}/{name}.html", wait_until="load")
-        page.evaluate("() => window.MathJax?.startup?.promise")
-
-    def resize(self, width: int) -> None:
-        if width == self.width:  # a page of many formulas takes seconds to lay out
-            return
-        self.width = width
-        self.page.set_viewport_size({"width": width, "height": 900})
-        # Boxes are measured anew when a fold opens and when the window changes, in the frame that draws it.
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    with served(HTML) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -106,23 +68,49 @@ def looks_right(opened: Opened, look: str, width: int) -> None:
         assert image["drawn"], image
         assert len(image["alt"]) > 20, image
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert page.locator("mjx-container[tabindex]:not([role=group])").count() == 0, "a formula is no tab stop"
     # Last, so that what a script asks for after the page has loaded is seen, too.
     assert opened.elsewhere == [], "a page must not ask another host for anything"
     assert opened.errors == []
 
 
+MOST_BYTES = 1_000_000
+
+
 @on_every_page
-def test_a_page_works_offline_and_shows_everything(opened):
+def test_a_page_works_offline_shows_everything_and_is_light(opened):
     opened.resize(WIDE)
     looks_right(opened, "light", WIDE)
+    heaviest = sorted(opened.came.items(), key=lambda item: -item[1])[:5]
+    assert sum(opened.came.values()) <= MOST_BYTES, f"compressed, with all its images; the heaviest: {heaviest}"
+    assert any(name.endswith("startup.js") for name in opened.came) == (opened.page.locator(".math").count() > 0)
+    assert not any("searchindex" in name for name in opened.came), "the index is for the search page"
+
+
+@on_every_page
+def test_a_page_is_open_to_everybody(opened):
+    opened.resize(WIDE)
+    assert barriers(opened.page) == []
+
+
+OTHER_LOOKS = [("light", PHONE), ("dark", WIDE), ("dark", PHONE)]
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("look", "width"), [("light", PHONE), ("dark", WIDE), ("dark", PHONE)])
-def test_a_page_loads_in_every_look_and_width(site, browser, name, look, width):
+@pytest.mark.parametrize(("look", "width"), OTHER_LOOKS)
+def test_a_page_loads_and_is_open_to_everybody_in_every_look_and_width(site, browser, name, look, width):
     page = Opened(browser, site, name, look, width)
     looks_right(page, look, width)
+    assert barriers(page.page, formulas=True) == []
+    page.context.close()
+
+
+# Two pages, others each week; all of them in `make test-thorough`.
+@pytest.mark.parametrize("name", Random(date.today().toordinal() // 7).sample(PAGES, 2))
+def test_a_drawn_page_is_open_to_everybody_on_a_phone_and_in_the_dark(site, browser, name):
+    page = Opened(browser, site, name, "dark", PHONE)
+    assert barriers(page.page) == []
     page.context.close()
 
 
