@@ -317,8 +317,8 @@ ARRANGES = re.compile(
 def why_folded(cell: nbformat.NotebookNode) -> str | None:
     """Why the code of a cell is folded on its page; None where it is shown.
 
-    Folded is what carries no idea: parameters, imports, evidence, figures, tables, records, checks of claims, cells that
-    only check or print.
+    Folded is what carries no idea: parameters, imports, evidence, figures, tables, records, checks of claims, cells
+    that only check or print.
     The tag ``idea`` keeps a cell open all the same. Code of solutions is folded with its solution.
     """
     tags = cell.metadata.get("tags", [])

@@ -10,7 +10,7 @@ from random import Random
 import nbformat
 import pytest
 import yaml
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, SoupStrainer
 from web import PHONE, WIDE, Opened, barriers, served
 
 ROOT = Path(__file__).resolve().parents[2]
