@@ -374,7 +374,9 @@ def test_a_module_is_no_loss_by_hand():
 
 
 @pytest.mark.parametrize(
-    "loss", [make_loss("brier"), spherical, lambda p, label: 1 - p[label] / np.sqrt((p**2).sum())], ids=str
+    "loss",
+    [make_loss("brier"), spherical, lambda p, label: 1 - p[label] / np.sqrt((p**2).sum())],
+    ids=["module", "torch", "numpy"],
 )
 def test_one_loss_goes_through_all_tools(loss):
     """As it does in one cell of a notebook; what each gives is tested above."""
