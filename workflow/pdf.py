@@ -17,7 +17,6 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape, unescape
@@ -53,6 +52,12 @@ PREPARE = """async ([prefix, wanted]) => {
     for (const fold of document.querySelectorAll('article details')) fold.open = true;
     const article = document.querySelector('article');
     const links = [...article.querySelectorAll('a[href^="#"]')];
+    const sections = [...article.querySelectorAll('section > h2')].map(head => {
+        const words = head.cloneNode(true);
+        words.querySelector('.headerlink')?.remove();
+        return [head.parentElement.id, words.textContent.trim()];
+    });
+    wanted.push(...sections.map(([id]) => id));
     for (const id of new Set([...wanted, ...links.map(link => decodeURIComponent(link.hash.slice(1)))])) {
         const target = id && document.getElementById(id);
         if (!target) continue;
@@ -65,6 +70,7 @@ PREPARE = """async ([prefix, wanted]) => {
         speck.style.cssText = 'font-size: 1px; color: transparent';
         article.append(speck);
     }
+    return sections.map(([id, title]) => [prefix + id, title]);
 }"""
 
 
@@ -76,6 +82,7 @@ class Chapter:
     title: str
     part: str | None
     printed: PdfReader | None = field(default=None, repr=False)
+    sections: list[tuple[str, str]] = field(default_factory=list)  # a name and a title for each
     first: int = 0  # the number of its first sheet, counted from 0 after the contents
 
     @property
@@ -120,7 +127,7 @@ def on_paper(page: Page, head: str, number: int, style: str = "") -> PdfReader:
     """What a page of the browser looks like on paper, its first sheet numbered `number`."""
     # JSON strings are CSS strings, too.
     page.add_style_tag(content=PAPER % (json.dumps(head, ensure_ascii=False), style, number - 1))
-    return PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)))
+    return PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True, print_background=True, tagged=True)))
 
 
 def print_chapters(browser: Browser, site: str, html: Path, pages: list[Chapter]) -> None:
@@ -132,7 +139,7 @@ def print_chapters(browser: Browser, site: str, html: Path, pages: list[Chapter]
         page.goto(f"{site}/{chapter.name}.html", wait_until="load")
         page.wait_for_function("() => window.MathJax?.startup?.promise.then(() => true) ?? true")
         page.emulate_media(media="print")
-        page.evaluate(PREPARE, [chapter.prefix, sorted(wanted[chapter.name])])
+        chapter.sections = page.evaluate(PREPARE, [chapter.prefix, sorted(wanted[chapter.name])])
         chapter.first, chapter.printed = number, on_paper(page, chapter.title, number + 1)
         number += len(chapter.printed.pages)
         print(f"{chapter.name}: {len(chapter.printed.pages)} pages", flush=True)
@@ -187,22 +194,17 @@ def join(front: PdfReader, pages: list[Chapter], site: str) -> PdfWriter:
 def add_bookmarks(writer: PdfWriter, pages: list[Chapter], offset: int) -> None:
     """Parts, chapters in them, sections in these."""
     part, parent = None, None
-    writer.add_outline_item("Contents", 1 if offset > 1 else 0)
+    writer.add_outline_item(title="Contents", page_number=1 if offset > 1 else 0)
     for chapter in pages:
         if chapter.part != part:
             part = chapter.part
-            parent = writer.add_outline_item(part, offset + chapter.first, bold=True)
-        own = writer.add_outline_item(chapter.title, offset + chapter.first, parent=parent)
-        for title, sheet, top in sections(chapter.printed):
-            writer.add_outline_item(title, offset + chapter.first + sheet, parent=own, fit=Fit.xyz(top=top))
-
-
-def sections(printed: PdfReader) -> Iterator[tuple[str, int, float | None]]:
-    """The second level of what Chromium made of the headings: title, sheet, height on it."""
-    for entry in printed.outline:
-        for below in entry if isinstance(entry, list) else ():
-            if not isinstance(below, list):
-                yield str(below.title), printed.get_destination_page_number(below), below.top
+            parent = writer.add_outline_item(title=part, page_number=offset + chapter.first, bold=True)
+        own = writer.add_outline_item(title=chapter.title, page_number=offset + chapter.first, parent=parent)
+        places = chapter.printed.named_destinations
+        for name, title in chapter.sections:
+            sheet = chapter.printed.get_destination_page_number(places[name])
+            place = {"page_number": offset + chapter.first + sheet, "fit": Fit.xyz(top=places[name].top)}
+            writer.add_outline_item(title=title, parent=own, **place)
 
 
 def add_links(writer: PdfWriter, known: dict[str, Chapter], offset: int, site: str) -> None:

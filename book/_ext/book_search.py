@@ -49,7 +49,7 @@ class BookEnglish(SearchEnglish):
         return word if stem in self.stopwords else stem
 
 
-PROSE, HEADING, AROUND = 10, 30, 1  # what a word in a table or a program says about its page is little
+PROSE, HEADING, AROUND = 20, 60, 1  # what a word in a table or a program says about its page is little
 
 
 def weight_of(text: nodes.Text) -> int:
@@ -86,7 +86,7 @@ def by_weight(files: list[int], word: str, docnames: list[str], words: dict[str,
 
     def weight(file: int) -> float:
         page = words.get(docnames[file], Counter())
-        return page[word] / max(page.total(), 1) ** 0.5
+        return page[word] / max(page.total(), 1) ** 0.75
 
     return sorted(files, key=weight, reverse=True)
 

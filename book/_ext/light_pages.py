@@ -138,6 +138,7 @@ def with_sized_images(page: str, folder: Path) -> str:
 PUT_RIGHT = (
     # The visible words of a button are its name.
     (r'(<button class="btn search-button-field[^>]*?) title="Search" aria-label="Search"', r"\1", True),
+    (r'<summary aria-label="Toggle hidden content">', "<summary>", False),
     (r'(<i class="theme-switch[^>]*?) title="[^"]*"', r"\1", True),
     # All that can be seen lies in a landmark.
     (r'<div id="pst-primary-sidebar"', r'<div id="pst-primary-sidebar" role="region" aria-label="Sidebar"', True),

@@ -46,7 +46,7 @@
   const asList = (files) => (files === undefined ? [] : [files].flat());
 
   // How well each page answers one word.
-  const answers = (word, { terms, titleterms, titles: names }) => {
+  const answers = (word, { terms, titleterms, titles: names, docnames }) => {
     const found = new Map();
     const add = (file, score) => found.set(file, (found.get(file) ?? 0) + score);
     const alike = (known) => (word.length > 2 ? Object.keys(known).filter((term) => term.includes(word)) : []);
@@ -56,9 +56,13 @@
       const files = asList(terms[term]);
       files.forEach((file, rank) => add(file, (14 * (1 - rank / files.length)) / texts.length));
     }
-    // A word of some heading, or of the page's own title.
+    // A word of some heading; of the title of the page, or of its address.
     for (const term of titles) for (const file of asList(titleterms[term])) add(file, 4 / titles.length);
-    for (const file of found.keys()) if (names[file].toLowerCase().includes(word)) add(file, 12);
+    const stemmer = new Stemmer();
+    for (const file of found.keys()) {
+      const called = splitQuery(`${names[file]} ${docnames[file].split("/").pop().replaceAll("_", " ")}`.toLowerCase());
+      if (called.some((name) => stemmer.stemWord(name) === word)) add(file, 12);
+    }
     return found;
   };
 
