@@ -31,7 +31,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html pdf test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence status fold refresh serve bench lock clean distclean
+# The tag that `make release-notes` reads from the changelog.
+TAG ?=
+
+.PHONY: help setup book html pdf links test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence status fold pin refresh serve dist release-notes bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +58,9 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 
 pdf: html ## print the pages of `make html` into one PDF (needs Chromium; 40 pages take 10 minutes)
 	@$(BIN)/python workflow/pdf.py _build/committed/html _build/gence-book.pdf
+
+links: html ## try every link to another host
+	@$(BIN)/jupyter-book build --builder linkcheck _build/committed/source
 
 # The tests write no run into the folder of yours. The notebooks are executed here once, and compared with their outputs.
 # One thread for each: tensors are tiny here, and the kernels of the notebooks are processes of their own.

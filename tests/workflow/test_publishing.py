@@ -247,28 +247,3 @@ def test_every_weekly_job_has_a_cause_and_a_log_without_errors_shows_its_end(tmp
     log = tmp_path / "a.log"
     log.write_text("\n".join(f"line {n}" for n in range(100)))
     assert publishing.telling(log).splitlines() == [f"line {n}" for n in range(80, 100)]
-
-
-# --- the book as a PDF -----------------------------------------------------------------------------------------
-
-
-def test_links_between_pages_lead_to_places_inside_the_pdf(tmp_path):
-    import pdf
-
-    pages = {
-        "a/one": '<h1>One#</h1><p id="x"></p><a href="two.html#x">to two</a><a href="#x">here</a><details>d</details>',
-        "a/two": '<h1>Two</h1><p id="x"></p><a href="https://arxiv.org">away</a><img src="../_images/p.png">',
-    }
-    for name, body in pages.items():
-        path = tmp_path / f"{name}.html"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(
-            f'<html><head></head><body><nav>frame</nav><article class="bd-article">{body}</article></body></html>'
-        )
-    whole = pdf.whole_book(tmp_path, [("", ["a/one"]), ("Part", ["a/two"])])
-    places = re.findall(r'id="([^"]+)"', whole)
-    links = re.findall(r'href="#([^"]+)"', whole)
-    assert set(links) == {"a-one", "a-two", "a-one--x", "a-two--x"} <= set(places)
-    assert all(places.count(link) == 1 for link in links)
-    assert 'src="_images/p.png"' in whole and 'href="https://arxiv.org"' in whole
-    assert "frame" not in whole and '<details open="">' in whole and ">One</a>" in whole and "Part" in whole

@@ -224,7 +224,9 @@ def test_each_prediction_has_one_computed_row_in_the_ledger():
     "prediction-20", "prediction-21", "prediction-22", "prediction-23", "prediction-24", "prediction-25",
     "prediction-26", "prediction-27", "prediction-28", "prediction-29", "prediction-30", "prediction-31",
     "prediction-32", "prediction-33", "prediction-34", "prediction-35", "prediction-36", "prediction-37",
-    "prediction-38", "prediction-39", "prediction-40", "prediction-41", "prediction-42",
+    "prediction-38", "prediction-39", "prediction-40", "prediction-41", "prediction-42", "prediction-43",
+    "prediction-44", "prediction-45", "prediction-46", "prediction-47", "prediction-48", "prediction-49",
+    "prediction-50", "prediction-51", "prediction-52",
 )  # fmt: skip
 def test_the_ledger_says_of_each_prediction_what_the_records_say():
     """Each verdict from the records by another way: scipy's test, and Holm's correction by a plain loop."""
