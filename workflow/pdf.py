@@ -202,8 +202,9 @@ def add_bookmarks(writer: PdfWriter, pages: list[Chapter], offset: int) -> None:
         own = writer.add_outline_item(title=chapter.title, page_number=offset + chapter.first, parent=parent)
         places = chapter.printed.named_destinations
         for name, title in chapter.sections:
-            sheet = chapter.printed.get_destination_page_number(places[name])
-            place = {"page_number": offset + chapter.first + sheet, "fit": Fit.xyz(top=places[name].top)}
+            found = places[f"/{name}"]  # Chromium writes a place as a name of PDF, with its stroke
+            sheet = chapter.printed.get_destination_page_number(found)
+            place = {"page_number": offset + chapter.first + sheet, "fit": Fit.xyz(top=found.top)}
             writer.add_outline_item(title=title, parent=own, **place)
 
 
@@ -221,10 +222,10 @@ def add_links(writer: PdfWriter, known: dict[str, Chapter], offset: int, site: s
             if chapter is None:  # a page that is not printed: the link would lead to this machine
                 del annotation.get_object()["/A"]
                 continue
-            place = chapter.prefix + unquote(url.fragment)
+            place = f"/{chapter.prefix}{unquote(url.fragment)}"
             first = writer.pages[offset + chapter.first].indirect_reference
             top = ArrayObject([first, NameObject("/XYZ"), NullObject(), NullObject(), NumberObject(0)])
-            target = TextStringObject(place) if place in places else top
+            target = NameObject(place) if place in places else top
             annotation.get_object()[NameObject("/A")] = DictionaryObject(
                 {NameObject("/S"): NameObject("/GoTo"), NameObject("/D"): target}
             )
