@@ -122,7 +122,7 @@ def size_of(image: Path) -> tuple[int, int] | None:
 
 
 def thin_images(folder: Path) -> None:
-    """Give large PNGs a palette of 256 colours, which figures of lines, points and tiles do not miss: half the bytes."""
+    """Give large PNGs a palette of 256 colours: half the bytes, and figures of lines, points and tiles lose nothing."""
     for path in sorted(folder.glob("*.png")):
         if path.stat().st_size < 15_000:
             continue
