@@ -157,8 +157,8 @@ PUT_RIGHT = (
     (r'(<i class="theme-switch[^>]*?) title="[^"]*"', r"\1", True),
     # All that can be seen lies in a landmark.
     (r'<div id="pst-primary-sidebar"', r'<div id="pst-primary-sidebar" role="region" aria-label="Sidebar"', True),
-    # A cell without a word heads nothing.
-    (r"<th((?:\s[^>]*)?)>\s*(?:<p>\s*</p>\s*)?</th>", r"<td\1></td>", False),
+    # Every column has a head that can be heard: the one without a word names the rows.
+    (r"<th((?:\s[^>]*)?)>\s*(?:<p>\s*</p>\s*)?</th>", r'<th\1><span class="visually-hidden">row</span></th>', False),
     # A list has items. (docutils gives the entries a role that is deprecated, and that is none of an item.)
     (r' role="doc-biblioentry"', r' role="listitem"', False),
 )
