@@ -91,6 +91,12 @@ def by_weight(files: list[int], word: str, docnames: list[str], words: dict[str,
     return sorted(files, key=weight, reverse=True)
 
 
+def _as_list(files: list[int] | int | None) -> list[int]:
+    if files is None:
+        return []
+    return files if isinstance(files, list) else [files]
+
+
 def _rank(app, exception) -> None:
     path = Path(app.outdir) / "searchindex.js"
     words = getattr(app.env, "book_words", {})
@@ -98,9 +104,12 @@ def _rank(app, exception) -> None:
         return
     written = path.read_text(encoding="utf-8")
     index = json.loads(written[len("Search.setIndex(") : -1])
-    for word, files in index["terms"].items():
-        if isinstance(files, list):
-            index["terms"][word] = by_weight(files, word, index["docnames"], words)
+    terms, headings = index["terms"], index["titleterms"]
+    for word in {**terms, **headings}:
+        # Sphinx leaves a page out of the words of the text where one of its headings has the word.
+        files = sorted({*_as_list(terms.get(word)), *_as_list(headings.get(word))})
+        ranked = by_weight(files, word, index["docnames"], words)
+        terms[word] = ranked if len(ranked) > 1 else ranked[0]
     index["alltitles"].pop("", None)  # exercises without a title
     path.write_text(f"Search.setIndex({json.dumps(index, ensure_ascii=False)})", encoding="utf-8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def printed(browser, tmp_path_factory):
 
 
 def squeezed(text: str) -> str:
-    """Without white space: lines break elsewhere on paper."""
-    return re.sub(r"\s+", "", text)
+    """Without white space and ligatures: lines break elsewhere on paper, and its letters run together."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
 
 
 @pytest.fixture(scope="module")

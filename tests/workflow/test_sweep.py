@@ -876,15 +876,24 @@ def test_a_sweep_that_is_killed_again_and_again_loses_and_repeats_nothing(n_runs
             def trainings() -> list[int]:
                 return [pid for pid in processes_of(token) if pid != running.pid]
 
+            def at_a_random_moment(goal: int) -> list[int]:
+                """What trains then, once there are so many records; nothing where the engine came to its end."""
+                longest = 2.0  # seconds; half of it where that was too late, so that a fast machine is killed, too
+                while running.poll() is None:
+                    if len(watch.versions) >= goal and trainings():
+                        time.sleep(rng.uniform(0, longest))
+                        if running.poll() is None and (found := trainings()):
+                            return found
+                        longest /= 2
+                    time.sleep(0.05)
+                return []
+
             running = start()
             # One kill for every run, each at a random moment while something trains: the first engine before any record
             # is there, so that its orphans train what the next one wants, too.
             for kill_number, victim in zip(range(n_runs), cycle(["engine", "training"]), strict=False):
-                goal = 2 * (kill_number - 1)
-                while (len(watch.versions) < goal or not trainings()) and running.poll() is None:
-                    time.sleep(0.05)
-                time.sleep(rng.uniform(0, 2))
-                if running.poll() is not None or not (found := trainings()):
+                found = at_a_random_moment(2 * (kill_number - 1))
+                if not found:
                     break
                 kill([running.pid if victim == "engine" else rng.choice(found)])
                 kills[victim] += 1
