@@ -8,6 +8,8 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The versions to install; empty, as in `make test PINS=`: the newest of everything.
+PINS ?= -c constraints.txt
 # Test processes: each needs a core and about 2 GB. The cells of a notebook stay together, in their order.
 TESTERS ?= 2
 GRID ?= workflow/grids/laptop.yaml
@@ -29,7 +31,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup book html pdf test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence status fold refresh serve bench lock clean distclean
+# The tag that `make release-notes` reads from the changelog.
+TAG ?=
+
+.PHONY: help setup book html pdf links test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence status fold pin refresh serve dist release-notes bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): this downloads about 3 GB once, most of it PyTorch."
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, but $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m pip install $(PINS) -e '.[test]'
 	@touch $@
 
 book: $(STAMP) ## execute all notebooks afresh and build the book from them
@@ -53,6 +58,9 @@ html: $(STAMP) ## build the book from the committed outputs, without executing a
 
 pdf: html ## print the pages of `make html` into one PDF (needs Chromium; 40 pages take 10 minutes)
 	@$(BIN)/python workflow/pdf.py _build/committed/html _build/gence-book.pdf
+
+links: html ## try every link to another host
+	@$(BIN)/jupyter-book build --builder linkcheck _build/committed/source
 
 # The tests write no run into the folder of yours. The notebooks are executed here once, and compared with their outputs.
 # One thread for each: tensors are tiny here, and the kernels of the notebooks are processes of their own.
@@ -68,7 +76,7 @@ test: lint html
 endif
 
 test-thorough: lint html ## run them with all repetitions, and with other people's training frameworks (installs them)
-	@$(BIN)/python -m pip install -c constraints.txt -e '.[test,integrations]'
+	@$(BIN)/python -m pip install $(PINS) -e '.[test,integrations]'
 	@HYPOTHESIS_PROFILE=thorough $(PYTEST) $(ALL) -m 'not cluster'
 
 # One test at a time: each may kill the daemons that all of them share.
@@ -113,12 +121,25 @@ status: ## say for every notebook, and the evidence behind it, whether it is fre
 fold: $(STAMP) ## tag the notebook cells whose code carries no idea, so that pages fold it
 	@$(BIN)/python workflow/notebook_tools.py fold
 
+pin: $(STAMP) ## write the notebooks' cells that install: address of the repository, version behind the outputs
+	@$(BIN)/python workflow/notebook_tools.py pin
+
 refresh: $(STAMP) ## execute what is stale and take the outputs over into notebooks/ (commit the code first)
 	@$(SNAKEMAKE) book
 	@find _build/executed -name '*.ipynb' -exec $(BIN)/python workflow/notebook_tools.py accept {} +
 
 serve: html ## serve the book on http://localhost:8000
 	@$(BIN)/python -m http.server -d _build/committed/html 8000
+
+dist: ## build wheel and sdist into dist/, and read a wheel's README as PyPI would (installs two tools into _build)
+	@$(PYTHON) -m venv _build/packaging
+	@_build/packaging/bin/python -m pip install -q build twine
+	@rm -rf dist
+	@_build/packaging/bin/python -m build -q
+	@_build/packaging/bin/python -m twine check --strict dist/*
+
+release-notes: ## print what the changelog says of TAG=v0.3.0; fails where changelog or CITATION.cff name another version
+	@$(PYTHON) workflow/publishing.py notes '$(TAG)'
 
 bench: $(STAMP) ## measure time and memory of every loss on one CPU thread (20 minutes, on a quiet machine)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/losses.py
@@ -128,7 +149,7 @@ lock: $(STAMP) ## write the versions that are installed now into constraints.txt
 	@mv constraints.new constraints.txt
 
 clean: ## remove everything built, keep .venv
-	@rm -rf _build .snakemake
+	@rm -rf _build .snakemake dist
 
 distclean: clean ## remove .venv too
 	@rm -rf $(VENV)

@@ -27,7 +27,8 @@ STAIRS = {
     "registry",
     "gence.metrics": "_input scores calibration_error detection registry",
     "gence.calibration": "_likelihood base temperature samplewise affine binary registry",
-    "gence.propriety": "risk minimisers verdict completeness",
+    "gence.propriety": "risk minimisers verdict completeness by_hand weights entropy links murphy divergence "
+    "mixability elicitation",
     "gence.lab.data": "info arrays embedded readers files regimes packing shifted pretrained features "
     "embedding __main__",
     "gence.lab.networks": "architectures registry",

@@ -6,6 +6,7 @@ With `python workflow/notebook_tools.py` before them:
     status                say for every committed notebook, and all recorded evidence, whether it is fresh, or why not
     accept EXECUTED...    take outputs of fresh executions over into notebooks/
     fold                  tag the cells whose code carries no idea with hide-input, and only those
+    pin                   write the cells that install: the version behind each notebook's outputs
     stage OUT [EXECUTED]  lay out the sources of the book, outputs from EXECUTED
     check-pages HTML      compare the built pages with _toc.yml
 
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -61,6 +64,54 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
         for cell in notebook.cells
         if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
     ]
+
+
+# --- the cell that installs ------------------------------------------------------------------------------------
+
+# For Colab, and wherever else the package is missing: the commit behind the page's outputs, with its recorded runs.
+INSTALL = """\
+# Only needed where the package is missing, for example on Colab.
+import importlib.util
+
+if importlib.util.find_spec("gence") is None:
+    !git clone -q {address} gence-book
+    %cd -q gence-book
+    !git checkout -q {version}  # what the outputs below were made with
+    %pip install -q ".[sweep]\""""
+# What hashes have in its place, so that no page is stale because it installs another version: its first wording.
+INSTALL_AS_HASHED = """\
+# Only needed where the package is missing, for example on Colab.
+import importlib.util
+
+if importlib.util.find_spec("gence") is None:
+    %pip install -q "gence[sweep] @ git+{address}\""""
+
+
+def configuration() -> dict[str, Any]:
+    """The book's configuration; `repository` there is the one place that holds the address of the repository."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+
+
+@lru_cache
+def address() -> str:
+    return configuration()["repository"]["url"]
+
+
+def installs(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and cell.source.startswith(INSTALL.partition("\n")[0])
+
+
+def pin(notebook: nbformat.NotebookNode) -> None:
+    """Let the cell that installs take the commit that made the notebook's outputs; without outputs, the main branch."""
+    version = notebook.metadata.get("gence", {}).get("commit") or configuration()["repository"]["branch"]
+    for cell in filter(installs, notebook.cells):
+        cell.source = INSTALL.format(address=address(), version=version)
+
+
+def sources_of(notebook: nbformat.NotebookNode) -> list[str]:
+    """The code that decides the notebook's numbers, cell by cell."""
+    installing = INSTALL_AS_HASHED.format(address=address())
+    return [installing if installs(cell) else cell.source for cell in code_cells(notebook)]
 
 
 # --- freshness -------------------------------------------------------------------------------------------------
@@ -145,7 +196,7 @@ DECIDES_NOTHING = "gence/lab/runs/provenance.py"
 
 def code_hashes(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Name to hash, for the notebook's cells and for each gence module they use."""
-    sources = [cell.source for cell in code_cells(notebook)]
+    sources = sources_of(notebook)
     parts = {"cells": "\n# next cell\n".join(sources)}
     for path in gence_modules(sources):
         parts[path.relative_to(ROOT).as_posix()] = code_of(path.read_text(encoding="utf-8"))
@@ -211,7 +262,7 @@ def _common_parameters(notebook: nbformat.NotebookNode) -> dict[str, object]:
 def take_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> None:
     """Put the outputs of an execution into a notebook with the same code cells, without what changes by itself."""
     mine, theirs = code_cells(notebook), code_cells(executed)
-    if [cell.source for cell in mine] != [cell.source for cell in theirs]:
+    if sources_of(notebook) != sources_of(executed):
         raise SystemExit("the execution has other code cells than the notebook: run `make clean`, then `make book`")
     for count, (cell, done) in enumerate(zip(mine, theirs, strict=True), start=1):
         cell.outputs = [output for output in done.outputs if not _is_progress(output)]
@@ -245,6 +296,7 @@ def accept(executed: list[Path]) -> None:
         take_outputs(notebook, done)
         if why_stale(notebook):
             raise SystemExit(f"{source.name}: {why_stale(notebook)}. Run again.")
+        pin(notebook)
         source.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         print(f"accepted {source.relative_to(ROOT)}")
 
@@ -265,8 +317,8 @@ ARRANGES = re.compile(
 def why_folded(cell: nbformat.NotebookNode) -> str | None:
     """Why the code of a cell is folded on its page; None where it is shown.
 
-    Folded is what carries no idea: parameters, imports, evidence, figures, tables, records, cells that only check or
-    print.
+    Folded is what carries no idea: parameters, imports, evidence, figures, tables, records, checks of claims, cells
+    that only check or print.
     The tag ``idea`` keeps a cell open all the same. Code of solutions is folded with its solution.
     """
     tags = cell.metadata.get("tags", [])
@@ -276,6 +328,8 @@ def why_folded(cell: nbformat.NotebookNode) -> str | None:
         return "sets parameters"
     if "evidence" in tags:
         return "makes evidence"
+    if any(tag.startswith("claim:") for tag in tags):
+        return "checks a claim"
     if "figure" in cell.metadata.get("mystnb", {}):
         return "draws a figure"
     tree = ast.parse(without_magics(cell.source))
@@ -358,18 +412,51 @@ def stage(target: Path, executed: Path | None) -> None:
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("__pycache__"))
     with (target / "book" / "claims.md").open("a", encoding="utf-8") as page:
         page.write(ledger())
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(ROOT / name, target / name)
+    shutil.copy2(ROOT / "_toc.yml", target)
+    shutil.copy2(ROOT / "CITATION.cff", target)
+    (target / "_config.yml").write_text(yaml.safe_dump(published(configuration()), sort_keys=False), encoding="utf-8")
     for source in all_notebooks():
         inside = source.relative_to(NOTEBOOKS)
         notebook = read(source)
         if executed is not None:
             take_outputs(notebook, read(executed / inside))
         fold_solutions(notebook)
+        if picture := picture_of(notebook, HERO):
+            (target / "book" / "hero.png").write_bytes(picture)
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(freshness_line(notebook)))
         path = target / "notebooks" / inside
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(nbformat.writes(notebook), encoding="utf-8")
+
+
+# The figure that the first page shows, too.
+HERO = "fig-found-hero"
+
+
+def picture_of(notebook: nbformat.NotebookNode, name: str) -> bytes | None:
+    """The picture of the figure of this name, as the notebook has drawn it; None where it has no such figure."""
+    for cell in code_cells(notebook):
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+            for output in cell.outputs:
+                if png := output.get("data", {}).get("image/png"):
+                    return base64.b64decode(png)
+    return None
+
+
+# Names the tag or commit that is being published; not set in a build that stays on this machine.
+REF = "GENCE_REF"
+
+
+def published(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the version that the pages name; published ones launch, and link to, just that version."""
+    ref = os.environ.get(REF)
+    here = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    name = ref or here or "unknown"
+    shown = f"commit {name[:12]}" if re.fullmatch("[0-9a-f]{40}", name) else name
+    config["sphinx"]["config"] |= {"release": shown, "book_is_published": bool(ref)}
+    if ref:
+        config["repository"]["branch"] = ref
+    return config
 
 
 def freshness_line(notebook: nbformat.NotebookNode) -> str:
@@ -425,6 +512,7 @@ PREDICTIONS = {
     "predictions_follow_up.yml": "notebooks/batch/predictions.ipynb#A second round",
     "predictions_photographs.yml": "notebooks/experiments/photographs.ipynb#The verdicts",
     "predictions_features.yml": "notebooks/experiments/frozen_features.ipynb#The verdicts",
+    "predictions_fresh_seeds.yml": "notebooks/experiments/fresh_seeds.ipynb#The verdicts",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
@@ -434,6 +522,7 @@ NETWORK_OF_GRID = {
     "minibatch_longer": "a small CNN on a part of CIFAR",
     "photographs_gpu": "a ResNet-18 on CIFAR-10 with a long tail",
     "experiments/frozen_features": "perceptrons on frozen features of CIFAR-100",
+    "experiments/fresh_seeds": "perceptrons on frozen features of CIFAR-100",
 }
 
 
@@ -514,7 +603,7 @@ def pages_of_toc() -> list[str]:
 
 def redirects() -> dict[str, str]:
     """Old address to new one, as _config.yml has them."""
-    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["redirects"]
+    return configuration()["sphinx"]["config"]["redirects"]
 
 
 def check_pages(html: Path) -> list[str]:
@@ -543,6 +632,7 @@ def main() -> int:
         "status": (),
         "accept": ("executed+",),
         "fold": (),
+        "pin": (),
         "stage": ("target", "executed?"),
         "check-pages": ("html",),
     }.items():
@@ -554,10 +644,10 @@ def main() -> int:
         run(given.source.resolve(), given.target)
     elif given.command == "accept":
         accept([path.resolve() for path in given.executed])
-    elif given.command == "fold":
+    elif given.command in ("fold", "pin"):
         for path in all_notebooks():
             notebook = read(path)
-            fold(notebook)
+            {"fold": fold, "pin": pin}[given.command](notebook)
             path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     elif given.command == "stage":
         stage(given.target, given.executed)

@@ -37,7 +37,7 @@ def couples_samples(loss: Loss, n_classes: int) -> bool:
     """
     z = torch.linspace(-1, 1, 4 * n_classes, dtype=torch.float64).sin().reshape(4, n_classes)
     y = torch.arange(4) % n_classes
-    each = _with_reduction(loss, "none")
+    each = with_reduction(loss, "none")
     together = each(z, y)
     if together.shape != y.shape:
         raise ValueError(
@@ -88,7 +88,7 @@ def without_batch_warning() -> Iterator[None]:
         yield
 
 
-def _with_reduction(loss: Loss, reduction: str) -> Loss:
+def with_reduction(loss: Loss, reduction: str) -> Loss:
     """The same loss with another reduction, where it is a module that has one."""
     if hasattr(loss, "reduction"):
         loss = copy.copy(loss)
@@ -99,7 +99,7 @@ def _with_reduction(loss: Loss, reduction: str) -> Loss:
 def risk_of_logits(loss: Loss, q: Tensor, *, one_belief_each: bool = False) -> Callable[[Tensor], Tensor]:
     """Logits of S predictions, (S, K) or (S, N, K), to their (S,) risks under the belief q, or S beliefs."""
     n_classes = q.shape[-1]
-    each = _with_reduction(loss, "none")
+    each = with_reduction(loss, "none")
     pointwise = one_belief_each and q.dim() == 2
     if not pointwise and couples_samples(loss, n_classes):
         if one_belief_each:

@@ -78,8 +78,9 @@ def test_names_roles_and_cells_are_put_right_and_what_is_gone_is_told():
         '<th></th><thead><th>CE</th><div role="doc-biblioentry"><div id="pst-primary-sidebar" class="z">'
     )
     assert page == (
-        '<button class="btn search-button-field x" data-y><td class="head"></td><td></td><thead><th>CE</th>'
-        '<div role="listitem"><div id="pst-primary-sidebar" role="region" aria-label="Sidebar" class="z">'
+        '<button class="btn search-button-field x" data-y><th class="head">'
+        '<span class="visually-hidden">row</span></th><th><span class="visually-hidden">row</span></th>'
+        '<thead><th>CE</th><div role="listitem"><div id="pst-primary-sidebar" role="region" aria-label="Sidebar" class="z">'
     )
     assert len(missing) == 1
     assert "theme-switch" in missing[0]

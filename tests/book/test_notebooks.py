@@ -146,7 +146,9 @@ def test_code_without_an_idea_is_folded_and_no_other(path):
 def test_the_rule_for_folding(source, reason):
     cell = nbformat.v4.new_code_cell(source)
     assert nb.why_folded(cell) == reason
-    cell.metadata["tags"] = ["idea"]
+    cell.metadata["tags"] = ["claim:G5"]
+    assert nb.why_folded(cell) == "checks a claim"
+    cell.metadata["tags"] += ["idea"]
     assert nb.why_folded(cell) is None
 
 

@@ -10,7 +10,7 @@ from random import Random
 import nbformat
 import pytest
 import yaml
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, SoupStrainer
 from web import PHONE, WIDE, Opened, barriers, served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,7 +197,8 @@ def test_command_lines_fit_their_box(opened):
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
 def test_solutions_are_folded_with_their_outputs(site, name):
-    page = BeautifulSoup((HTML / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    text = (HTML / f"{name}.html").read_text(encoding="utf-8")
+    page = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer("article"))
     folds = page.select("details.solution")
     assert not page.select("details.solution[open]")
     assert len(page.select("div.tag_solution")) == len(page.select("details.solution div.tag_solution"))

@@ -287,6 +287,7 @@ ALIKE = 1e-6
 SMALL = 12  # runs of a page that is trained anew whole, with one seed
 FOREIGN = "experiments/ood"
 FEATURES = "experiments/frozen_features"
+FRESH = "experiments/fresh_seeds"
 
 
 def commit() -> str:
@@ -416,3 +417,25 @@ def test_a_drawn_head_on_frozen_features_is_what_its_training_gives(monkeypatch)
     again = again[again["checkpoint"] == "last"]
     for column in ("error", "nll", "ece", "train_error", "floor", "never", "ts_nll"):
         assert again[column].item() == pytest.approx(row[column].item(), abs=1e-4), (key, seed, column)
+
+
+def test_a_drawn_head_of_the_fresh_seeds_is_what_its_training_gives(monkeypatch):
+    """Noise and foreign images included: one drawn network, at the rate that was chosen for it."""
+    records = evidence.recorded(FRESH)["records"]
+    ((rho, variant, seed),) = drawn(records[["rho", "variant", "seed"]].itertuples(index=False, name=None), 1)
+    row = records[records[["rho", "variant", "seed"]].eq((rho, variant, seed)).all(axis=1)]
+    monkeypatch.setattr(evidence, "of_trainings", lambda *_: {"records": [], "tuning": []})
+    page = page_again(FRESH, seed)
+    key = {"rho": int(rho), "variant": variant}
+    one, splits, outcomes = page["trained"](key, row["lr"].item(), int(row["epochs"].item()), [seed])
+    again, *_ = page["measure"](key, one, seed, splits[0], outcomes[0])
+    for column in (
+        "error",
+        "nll",
+        "ts_nll",
+        "ats_ece",
+        "raw_ece_noise_3",
+        "auroc_cifar10",
+        "auroc_emnist_letters_energy",
+    ):
+        assert again[column] == pytest.approx(row[column].item(), abs=1e-4), (key, seed, column)

@@ -133,7 +133,7 @@ def test_the_gain_of_small_batches_belongs_to_long_tails(records_of):
     def gains(rho, batches):
         """GenCE - CE in the tail, by seed."""
         of = {"n_per_class": 50, "rho": rho, **batches}
-        records = by_seed(records_of("experiments/long_tails", ["ce", "gence"], "700-709", **of))
+        records = by_seed(records_of("experiments/long_tails", ["ce", "gence"], "700-719", **of))
         return records[records["loss"] == "gence"]["tail"] - records[records["loss"] == "ce"]["tail"]
 
     long_tail = statistics.compare(*(gains(50.0, batches) for batches in (WHOLE, SMALL[50.0])))

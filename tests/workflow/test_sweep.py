@@ -912,7 +912,7 @@ def elsewhere(tmp_path_factory) -> Path:
     here = tmp_path_factory.mktemp("there") / "pröj ect"
     for name in ("gence", "workflow", "notebooks", "book", "results"):
         shutil.copytree(ROOT / name, here / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "_toc.yml", "Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("_config.yml", "_toc.yml", "Makefile", "pyproject.toml", "constraints.txt", "CITATION.cff"):
         shutil.copy(ROOT / name, here / name)
     (here / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():

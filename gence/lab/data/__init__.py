@@ -20,12 +20,13 @@ y_train, x_test, y_test and, if wanted, class_names: uint8 images (n, H, W), (n,
 - ``files``: which file stands for a name. ``packing``: fetch, pack, a folder of images.
 - ``regimes``: splits, small, long-tailed and noisy variants. ``shifted``: corrupted and foreign images.
 - ``features``: images turned into features by a ``pretrained`` network. ``embedding`` makes of them the photographs
-  that the lab brings along, cifar100_features, which ``embedded`` reads.
+  that the lab brings along, cifar100_features, and those of noisy and of foreign images; ``embedded`` reads them.
 """
 
 from __future__ import annotations
 
 from gence.lab.data.arrays import Part, checked
+from gence.lab.data.embedded import SHIFTED, read_shifted
 from gence.lab.data.files import content, own_file, read_part
 from gence.lab.data.info import INFO, DatasetInfo, how_to_bring, not_found
 from gence.lab.data.packing import download, fetch, images_to_npz, pack
@@ -48,6 +49,7 @@ __all__ = [
     "GENERATED",
     "INFO",
     "READERS",
+    "SHIFTED",
     "DatasetInfo",
     "Part",
     "Selection",
@@ -71,4 +73,5 @@ __all__ = [
     "own_file",
     "pack",
     "read_part",
+    "read_shifted",
 ]

@@ -24,10 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="make cifar100_features, which the lab ships, from the features of CIFAR-100",
     )
+    parser.add_argument(
+        "--embed-shifted", action="store_true", help="make the features of noisy and foreign images that lie beside it"
+    )
     given = parser.parse_args(arguments)
-    tasks = (given.download is not None, given.pack is not None, given.features is not None, given.embed)
+    named = (given.download is not None, given.pack is not None, given.features is not None)
+    tasks = (*named, given.embed, given.embed_shifted)
     if sum((*tasks, given.out is not None)) != 1:
-        parser.error("give FOLDER and OUT.npz, or --download NAME, --pack NAME, --features NAME, or --embed")
+        parser.error(
+            "give FOLDER and OUT.npz, or --download NAME, --pack NAME, --features NAME, --embed, or --embed-shifted"
+        )
     try:
         print(_done(given))
     except (ValueError, OSError, ImportError) as error:
@@ -48,6 +54,10 @@ def _done(given: argparse.Namespace) -> str:
         from gence.lab.data.embedding import embed
 
         return f"wrote {embed(given.network, given.size)}"
+    if given.embed_shifted:
+        from gence.lab.data.embedding import embed_shifted
+
+        return f"wrote {embed_shifted(given.network, given.size)}"
     return f"wrote {pack(given.pack) if given.pack else images_to_npz(given.folder, given.out)}"
 
 

@@ -27,7 +27,7 @@ from gence.lab.data.regimes import dataset_info
 from gence.lab.data.shifted import cifar10_c
 from gence.lab.storage import data_folder, file_digest, replace_file
 
-__all__ = ["extract_features", "features_name"]
+__all__ = ["extract_features", "features_name", "features_of"]
 
 # Images between two files of an extraction: what a kill can cost, 10 seconds or so.
 CHUNK = 1000
@@ -195,22 +195,28 @@ class _Extraction:
             images, file = x[start : start + CHUNK], folder / f"{start:07d}.npy"
             features = _finished(file, len(images))
             if features is None:
-                features = self._of(images)
+                features = features_of(images, self.network, self.size)
                 replace_file(file, partial(np.save, arr=features))
             found.append(features)
             bar.update(len(images))
         return np.concatenate(found)
 
-    def _of(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        passes = range(0, len(images), PASS)
-        found = [self.network(torch.from_numpy(resized(images[i : i + PASS], self.size))) for i in passes]
-        features = torch.cat(found).float().numpy()
-        if features.ndim != 2 or not np.isfinite(features).all():
-            raise ValueError(
-                f"the network {self.network.name} gives shape {features.shape[1:]} for an image, not (D,), or values "
-                "that are missing or infinite"
-            )
-        return features
+
+def features_of(images: NDArray[np.uint8], network: Pretrained, size: int) -> NDArray[np.float32]:
+    """Return the features (n, D) of (n, 1 or 3, H, W) images, resized to size x size pixels.
+
+    Raises:
+        ValueError: the network gives no vector of finite values for an image.
+    """
+    passes = range(0, len(images), PASS)
+    found = [network(torch.from_numpy(resized(images[i : i + PASS], size))) for i in passes]
+    features = torch.cat(found).float().numpy()
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise ValueError(
+            f"the network {network.name} gives shape {features.shape[1:]} for an image, not (D,), or values that are "
+            "missing or infinite"
+        )
+    return features
 
 
 def _finished(file: Path, n: int) -> NDArray[np.float32] | None:

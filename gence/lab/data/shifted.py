@@ -13,7 +13,7 @@ from gence.lab.data.regimes import dataset_info, image_names
 from gence.lab.storage import data_folder
 from gence.words import nearest
 
-__all__ = ["CORRUPTIONS", "GENERATED", "cifar10_c", "load_test_images"]
+__all__ = ["CORRUPTIONS", "GENERATED", "add_gaussian_noise", "cifar10_c", "load_test_images"]
 
 GENERATED = "generated_gaussian_noise"
 # Published for gaussian_noise of CIFAR-10-C, severity 1 to 5, in units of pixels in [0, 1].
@@ -99,7 +99,7 @@ def cifar10_c(corruption: str, severity: int) -> tuple[NDArray[np.uint8], NDArra
     own_file("cifar10_c")
     if corruption == GENERATED:
         clean = read_part("cifar10", "test")
-        return _add_gaussian_noise(clean.x, severity), clean.y.copy()
+        return add_gaussian_noise(clean.x, severity), clean.y.copy()
     folder = data_folder() / "CIFAR-10-C"
     paths = folder / f"{corruption}.npy", folder / "labels.npy"
     if not all(path.exists() for path in paths):
@@ -118,8 +118,21 @@ def cifar10_c(corruption: str, severity: int) -> tuple[NDArray[np.uint8], NDArra
     return found.x, found.y
 
 
-def _add_gaussian_noise(x: NDArray[np.uint8], severity: int) -> NDArray[np.uint8]:
-    """Truncates, as the published code does; in blocks, because a float copy takes eight times the memory."""
+def add_gaussian_noise(x: NDArray[np.uint8], severity: int) -> NDArray[np.uint8]:
+    """Return images with the noise of CIFAR-10-C, always the same at one severity and shape.
+
+    Values are cut off, not rounded, as the published code does.
+
+    Args:
+        x: (N, C, H, W) images.
+        severity: 1 to 5, for deviations of 0.04, 0.06, 0.08, 0.09, 0.10 of pixels in [0, 1].
+
+    Example:
+        >>> grey = np.full((1, 3, 32, 32), 128, dtype=np.uint8)
+        >>> [round(float(add_gaussian_noise(grey, severity).std()) / 255, 2) for severity in (1, 5)]
+        [0.04, 0.1]
+    """
+    # In blocks, because a float copy takes eight times the memory.
     rng, sigma = np.random.default_rng([10, severity]), GAUSSIAN_NOISE_SIGMAS[severity - 1]
     noisy = np.empty_like(x)
     for start in range(0, len(x), 1000):

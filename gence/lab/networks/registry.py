@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -195,7 +196,7 @@ def make_model(
         name: one of :func:`model_names`.
         input_shape: shape of one sample: D or (D,) for flat features, (C, H, W) for images.
         n_classes: K.
-        seed: fixes the initial weights; the global random state is left untouched.
+        seed: fixes the initial weights, whatever torch's default precision; the global random state is left untouched.
         dtype: float64 by default: small models run in it on the CPU, so that runs agree to many digits. Image networks
             are normally built with ``torch.float32``.
         device: where the network goes; the weights are drawn on the CPU, so they are the same everywhere. ``"meta"``
@@ -219,7 +220,8 @@ def make_model(
     shape = _checked_shape(name, info.smallest, input_shape)
     if n_classes < 2:
         raise ValueError(f"n_classes must be at least 2, but got {n_classes}")
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):
+    place = torch.device("meta" if device == "meta" else "cpu")
+    with torch.random.fork_rng(devices=[]), place, _drawn_in_float32():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too, for good
         model = info._build(shape[0] if info.smallest else prod(shape), n_classes)
         if info.he_init is not None:
@@ -227,6 +229,17 @@ def make_model(
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode=info.he_init, nonlinearity="relu")
     return model.to(device, dtype)
+
+
+@contextmanager
+def _drawn_in_float32() -> Iterator[None]:
+    """The weights are drawn in torch's default precision: another one, set elsewhere, would give other networks."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _as_tuple(input_shape: int | Sequence[int]) -> tuple[int, ...]:

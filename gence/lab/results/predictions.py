@@ -17,8 +17,9 @@ import pandas as pd
 import yaml
 
 from gence.lab.results import evidence, sources, statistics
+from gence.lab.results.names import loss_name
 
-__all__ = ["groups_of_classes", "judge", "load_predictions", "records_of", "variants"]
+__all__ = ["groups_of_classes", "judge", "load_predictions", "records_of", "terms_in_words", "variants"]
 
 # Of the classes sorted by size: the shares of the groups in which long tails are reported.
 GROUPS = {"head": (0.0, 0.3), "middle": (0.3, 0.7), "tail": (0.7, 1.0)}
@@ -235,6 +236,21 @@ def _terms(text: str) -> Iterator[tuple[int, str, str]]:
     if not found:
         raise ValueError("a prediction needs terms, for example 'gence @ 16 - ce @ 16'")
     return iter(found)
+
+
+def terms_in_words(terms: str) -> str:
+    """Name the losses and the batches of a prediction's sum, as tables show it.
+
+    Example:
+        >>> terms_in_words("gence @ 8 - ce @ 8"), terms_in_words("gence @ 8 - gence @ full")
+        ('GenCE - CE, batch 8', 'GenCE at 8 - GenCE at full')
+    """
+    parts = list(_terms(terms))
+    batches = {batch for *_, batch in parts}
+    at = "" if len(batches) == 1 else " at {}"
+    words = [f"{'+' if sign > 0 else '-'} {loss_name(variant)}{at.format(batch)}" for sign, variant, batch in parts]
+    text = " ".join(words).removeprefix("+ ")
+    return text if at else f"{text}, " + ("full batch" if batches == {"full"} else f"batch {batches.pop()}")
 
 
 def _margin(expect: str) -> float | None:

@@ -22,6 +22,7 @@ from gence.lab.data import Splits, embedded, embedding, features, files, load_sp
 from gence.lab.data import __main__ as command_line
 from gence.lab.data.features import extract_features, features_name
 from gence.lab.data.pretrained import Pretrained, load_pretrained
+from gence.lab.data.shifted import add_gaussian_noise
 from gence.lab.networks import make_model
 from gence.lab.runs import RunParameters
 
@@ -374,7 +375,8 @@ def test_parts_of_the_embedded_photographs_do_not_overlap() -> None:
 def test_the_embedded_file_is_small_and_says_where_it_comes_from() -> None:
     path = embedded.EMBEDDED
     beside = embedded.checksum_file(path)
-    assert path.stat().st_size + beside.stat().st_size <= 4_000_000
+    both = [path, beside, embedded.EMBEDDED_SHIFTED, embedded.checksum_file(embedded.EMBEDDED_SHIFTED)]
+    assert sum(file.stat().st_size for file in both) <= 4_000_000
     assert beside.read_text() == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
     with np.load(path) as file:
         found = json.loads(str(file["made_from"]))
@@ -439,3 +441,61 @@ def test_embedding_projects_the_test_images_on_the_axes_of_the_training_images(
             assert min(np.abs(column - wanted).max(), np.abs(column + wanted).max()) < 0.02
     assert train.class_names == ("a", "b", "c") and test.y.tolist() == y_test.tolist()
     assert re.fullmatch(r"[0-9a-f]{64}  out\.npz\n", embedded.checksum_file(path).read_text())
+
+
+# --- noisy and foreign photographs ------------------------------------------------------------------------------
+
+
+def test_noise_moves_the_features_of_the_same_photographs_further_the_stronger_it_is() -> None:
+    clean = embedded.read_embedded("test")
+    noisy = [embedded.read_shifted(name) for name in embedded.NOISY]
+    assert all(part.y.tolist() == clean.y[:1400].tolist() and part.class_names == clean.class_names for part in noisy)
+    moved = [np.square(part.x - clean.x[:1400]).sum(1).mean() for part in noisy]
+    assert moved == sorted(moved) and moved[0] > 0
+    # The features of a noisy photograph stay nearer to its own than to those of another one.
+    other = np.square(np.roll(clean.x[:1400], 1, axis=0) - clean.x[:1400]).sum(1).mean()
+    assert moved[-1] < other
+
+
+@pytest.mark.parametrize(("name", "n_classes"), [("cifar10", 10), ("emnist_letters", 26)])
+def test_foreign_photographs_have_their_own_classes(name: str, n_classes: int) -> None:
+    part = embedded.read_shifted(name)
+    assert part.x.shape == (1400, 64) and np.isfinite(part.x).all()
+    assert len(part.class_names) == n_classes and set(part.y) <= set(range(n_classes))
+
+
+def test_an_unknown_shift_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match=r"unknown images 'noise_6'; did you mean 'noise_5'\? They are: noise_1, "):
+        embedded.read_shifted("noise_6")
+
+
+def test_shifted_images_are_projected_on_the_axes_of_the_training_images(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate(("cifar100", *embedded.FOREIGN)):
+        write_images(folder, name=name, seed=seed)
+    monkeypatch.setattr(embedding, "read_part", lambda name, part: _unchecked(folder / f"{name}.npz", part))
+    monkeypatch.setattr(features, "read_part", lambda name, part: _unchecked(folder / f"{name}.npz", part))
+    monkeypatch.setattr(embedding, "DIMENSIONS", 2)
+    monkeypatch.setattr(embedding, "N_SHIFTED", 6)
+    path = embedding.embed_shifted(stand_in(), 32, tmp_path / "out.npz")
+    x = made(folder / "cifar100_tiny_32.npz")["x_train"].astype(float)
+    axes = np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:2]
+    scale = ((x - x.mean(0)) @ axes.T).std()
+    for name, images in (
+        ("noise_5", add_gaussian_noise(_unchecked(folder / "cifar100.npz", "test").x[:6], 5)),
+        ("cifar10", _unchecked(folder / "cifar10.npz", "test").x[:6]),
+    ):
+        found = embedded.read_shifted(name, path)
+        expected = (features.features_of(images, stand_in(), 32) - x.mean(0)) @ axes.T / scale
+        step = np.abs((x - x.mean(0)) @ axes.T).max(0) / 127 / scale
+        for column, wanted, one in zip(found.x.T, expected.T, step, strict=True):  # the sign of an axis is free
+            off = min(np.abs(column - wanted).max(), np.abs(column + wanted).max())
+            assert off <= 0.6 * one + 0.01 * np.abs(wanted).max()  # rounded to a step, in units of rounded codes
+    assert re.fullmatch(r"[0-9a-f]{64}  out\.npz\n", embedded.checksum_file(path).read_text())
+
+
+def _unchecked(path: Path, part: str) -> data.Part:
+    """Read a small file under the name of a published data set."""
+    with np.load(path) as file:
+        return data.Part(file[f"x_{part}"].transpose(0, 3, 1, 2), file[f"y_{part}"], tuple(file["class_names"]))

@@ -63,6 +63,19 @@ def test_the_global_random_state_is_left_alone(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_another_default_precision_gives_the_same_weights_and_stays() -> None:
+    expected = flat(make_model("mlp", 8, 3, seed=7))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(flat(make_model("mlp", 8, 3, seed=7)), expected)
+        assert torch.get_default_dtype() == torch.float64
+        with pytest.raises(ValueError, match="unknown"):
+            make_model("no_such_network", 8, 3, seed=7)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_random_state_of_the_gpus_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)

@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
 
 
 ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml": 2, "predictions_photographs.yml": 6}
-ROUNDS |= {"predictions_features.yml": 14}
+ROUNDS |= {"predictions_features.yml": 14, "predictions_fresh_seeds.yml": 10}
 
 
 @pytest.mark.parametrize(("file", "number"), ROUNDS.items())
@@ -192,7 +192,7 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
 
 def test_predictions_about_a_page_name_networks_of_its_evidence():
     asked = [item for file in ROUNDS for item in load_predictions(file) if "/" in item["grid"]]
-    assert len(asked) == 22
+    assert len(asked) == 35
     assert "not run" not in set(judge(asked).verdict)
 
 
@@ -204,11 +204,11 @@ def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_s
     # With ten seeds no family is so large that its smallest p cannot reach the level.
     sizes = pd.Series([item["family"] for item in asked]).value_counts()
     seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10, "photographs_gpu": 10}
-    seeds["experiments/frozen_features"] = 10
+    seeds |= {"experiments/frozen_features": 10, "experiments/fresh_seeds": 20}
     assert all(size * 2.0 ** (1 - seeds[family]) < 0.05 for family, size in sizes.items())
 
 
-PREDICTED = [f"prediction-{number}" for number in range(1, 43)]
+PREDICTED = [f"prediction-{number}" for number in range(1, 53)]
 
 
 def test_each_prediction_has_one_computed_row_in_the_ledger():
@@ -224,7 +224,9 @@ def test_each_prediction_has_one_computed_row_in_the_ledger():
     "prediction-20", "prediction-21", "prediction-22", "prediction-23", "prediction-24", "prediction-25",
     "prediction-26", "prediction-27", "prediction-28", "prediction-29", "prediction-30", "prediction-31",
     "prediction-32", "prediction-33", "prediction-34", "prediction-35", "prediction-36", "prediction-37",
-    "prediction-38", "prediction-39", "prediction-40", "prediction-41", "prediction-42",
+    "prediction-38", "prediction-39", "prediction-40", "prediction-41", "prediction-42", "prediction-43",
+    "prediction-44", "prediction-45", "prediction-46", "prediction-47", "prediction-48", "prediction-49",
+    "prediction-50", "prediction-51", "prediction-52",
 )  # fmt: skip
 def test_the_ledger_says_of_each_prediction_what_the_records_say():
     """Each verdict from the records by another way: scipy's test, and Holm's correction by a plain loop."""
