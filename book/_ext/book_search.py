@@ -81,14 +81,19 @@ def count_words(app, doctree: nodes.document, docname: str) -> None:
     app.env.book_words[docname] = stems
 
 
-def by_weight(files: list[int], word: str, docnames: list[str], words: dict[str, Counter[str]]) -> list[int]:
+def as_list(files: int | list[int] | None) -> list[int]:
+    """The pages of a word, which Sphinx writes as a number where there is one."""
+    return [] if files is None else [files] if isinstance(files, int) else files
+
+
+def by_weight(files: set[int], word: str, docnames: list[str], words: dict[str, Counter[str]]) -> list[int]:
     """The pages of a word, the one first that says most about it: its share of the page's words, damped by length."""
 
     def weight(file: int) -> float:
         page = words.get(docnames[file], Counter())
         return page[word] / max(page.total(), 1) ** 0.75
 
-    return sorted(files, key=weight, reverse=True)
+    return sorted(sorted(files), key=weight, reverse=True)
 
 
 def _rank(app, exception) -> None:
@@ -98,9 +103,10 @@ def _rank(app, exception) -> None:
         return
     written = path.read_text(encoding="utf-8")
     index = json.loads(written[len("Search.setIndex(") : -1])
-    for word, files in index["terms"].items():
-        if isinstance(files, list):
-            index["terms"][word] = by_weight(files, word, index["docnames"], words)
+    # A word of a heading is a word of the page, too: Sphinx lists the page under one of them only.
+    for word in {**index["terms"], **index["titleterms"]}:
+        files = {*as_list(index["terms"].get(word)), *as_list(index["titleterms"].get(word))}
+        index["terms"][word] = by_weight(files, word, index["docnames"], words)
     index["alltitles"].pop("", None)  # exercises without a title
     path.write_text(f"Search.setIndex({json.dumps(index, ensure_ascii=False)})", encoding="utf-8")
 
