@@ -108,8 +108,8 @@ def test_every_notebook_opens_with_what_it_is_for_and_ends_with_what_was_seen(pa
 @pytest.mark.parametrize("path", ALL, ids=ids)
 def test_notebook_prose_is_plain_markdown_and_types_no_results(path):
     for source in markdown(nb.read(path)):
-        assert "```{" not in source, "directives belong in book/*.md"
-        assert not re.search(r"\{\w+\}`", source), "roles belong in book/*.md"
+        assert "```{" not in source, "write a directive as :::{name}, which plain Jupyter shows as text"
+        assert not re.search(r"\{\w+\}`", source), "of the roles, only {cite:...} and {prf:...} stand in notebooks"
         prose = re.sub(r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|^ {4}.*$", "", source, flags=re.DOTALL | re.MULTILINE)
         assert not re.findall(r"\d+\.\d+", prose), f"a typed decimal in prose: compute it instead: {prose[:200]}"
 
