@@ -52,6 +52,10 @@ def test_the_freshness_gate_sees_code_and_forgives_prose():
     assert nb.why_stale(prose) is None
     assert nb.why_stale(code) == "changed since its run: cells"
     assert nb.why_stale(module) == "changed since its run: gence/losses/generative.py"
+    printed = copy.deepcopy(notebook)
+    output = next(out for cell in nb.code_cells(printed) for out in cell.outputs if out.output_type == "stream")
+    output.text = output.text.replace("1", "2", 1) + "more\n"
+    assert nb.why_stale(printed) == "its outputs are not those of its run"
 
 
 def test_the_freshness_gate_follows_imports_and_ignores_comments_and_docstrings():
