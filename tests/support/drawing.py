@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "workflow"))
+
+import touched  # noqa: E402
 
 
 def commit() -> str:
@@ -19,3 +23,13 @@ def drawn(candidates: Iterable, n: int) -> list:
     """Some of the candidates."""
     here = commit()
     return sorted(candidates, key=lambda one: hashlib.sha256(f"{here} {one}".encode()).hexdigest())[:n]
+
+
+def changed_or_drawn(files: Iterable[str]) -> set[str]:
+    """Those files, named from the root of the repository, that the change touches, and a third of all."""
+    files = set(files)
+    try:
+        changed = set(touched.changed_files(None))
+    except SystemExit:  # a copy without history
+        changed = set()
+    return (files & changed) | set(drawn(files, -(-len(files) // 3)))
