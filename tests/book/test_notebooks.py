@@ -299,11 +299,8 @@ def test_a_notebook_refuses_an_unknown_parameter(path):
     assert parameters.from_notebook(namespace | {"In": cells[: at + 1]}).seeds
 
 
-# nbval executes every notebook at the laptop tier; that the smallest tier works is repeated for one, weekly for all.
-SMOKE = [path if path.stem == "strength" else pytest.param(path, marks=pytest.mark.thorough) for path in CHAPTERS]
-
-
-@pytest.mark.parametrize("path", SMOKE, ids=ids)
+@pytest.mark.thorough  # the run notebook is executed at this tier above
+@pytest.mark.parametrize("path", CHAPTERS, ids=ids)
 def test_a_chapter_runs_at_the_smoke_tier(tmp_path, path):
     done = papermill(str(path), "out.ipynb", "-p", "tier", "smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
