@@ -18,7 +18,7 @@ import nbformat
 import yaml
 from pydantic import BaseModel, Field
 
-from gence.course import EXERCISES, Exercise
+from gence.course import EXERCISES, Answer, Exercise, check
 
 ROOT = Path(__file__).resolve().parent.parent
 # Solutions and planted wrong ones lie by themselves, so that a student's copy can leave them out as a folder.
@@ -70,18 +70,24 @@ becomes one more line in `book/course/zoo/`.
 This page is written by `python workflow/course.py matrix`, and a test holds it to the graders."""
 
 
+@cache
+def refusals(name: str) -> tuple[tuple[Wrong, Answer], ...]:
+    """What the grader of an exercise answers to each planted mistake."""
+    return tuple((wrong, check(name, wrong.function)) for wrong in zoo()[name][1])
+
+
 def matrix_of(name: str) -> str:
     """The section of one exercise: its properties, and a row for each mistake."""
     exercise = EXERCISES[name]
     laws = list(exercise.laws)
     lines = [f"## {name} {exercise.title}", "", *(f"{n}. {_escaped(says)}" for n, says in enumerate(laws, 1)), ""]
     lines += ["| Mistake | First | Also | Input |", "| --- | --- | --- | --- |"]
-    for wrong in zoo()[name][1]:
-        broken = [says for says in laws if exercise.first_broken(says, exercise.accept(wrong.function))]
-        answer = exercise.judge(wrong.function)
-        also = ", ".join(str(laws.index(says) + 1) for says in broken[1:])
-        first = laws.index(answer.broken) + 1 if answer.broken in laws else "stops"
-        lines.append(f"| {_escaped(wrong.mistake)} | {first} | {also} | {_escaped(answer.given)} |")
+    for wrong, answer in refusals(name):
+        first = laws.index(answer.broken) if answer.broken in laws else -1
+        trial = exercise.accept(wrong.function)
+        also = [n for n, says in enumerate(laws, 1) if n > first + 1 and exercise.first_broken(says, trial)]
+        cells = [wrong.mistake, str(first + 1) if first >= 0 else "stops", ", ".join(map(str, also)), answer.given]
+        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
     return "\n".join(lines)
 
 

@@ -65,42 +65,40 @@ def _mean_log(rows: tuple, y: tuple) -> float:
 E37 = exercise("E37", anything)
 
 
-def _tables(f: Trial) -> tuple[np.ndarray, np.ndarray] | None:
-    """Q and P, where they are two tables of distributions of one shape, P positive where Q is."""
+def _tables(f: Trial) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Q and P, if they are two tables of distributions of one shape, P positive where Q is; else an empty list."""
     try:
         q, p = (np.asarray(part, dtype=np.float64) for part in f())
     except (TypeError, ValueError):
-        return None
+        return []
     fits = q.ndim == 2 and q.shape == p.shape and q.shape[1] > 1 and is_distribution(np.stack([q, p]), 1e-9)
-    return (q, p) if fits and p.min() >= 0 and q.min() >= 0 and (p[q > 0] > 0).all() else None
+    return [(q, p)] if fits and p.min() >= 0 and q.min() >= 0 and (p[q > 0] > 0).all() else []
 
 
 @E37.law("the answer is two tables of one shape, each row a distribution, P above 0 where Q is")
 def _(f: Trial) -> Found:
-    yield f.holds(_tables(f) is not None, repr(f())[:200], "(Q, P)")
+    yield f.holds(bool(_tables(f)), repr(f())[:200], "(Q, P)")
 
 
 @E37.law("the columns of Q are linearly dependent")
 def _(f: Trial) -> Found:
-    q, _ = _tables(f)
-    rank = completeness(q).rank
-    yield f.holds(
-        rank < q.shape[1], f"rank {rank}", f"below {q.shape[1]}, the number of classes", given=f"Q {words(q)}"
-    )
+    for q, _ in _tables(f):
+        rank, n_classes = completeness(q).rank, q.shape[1]
+        yield f.holds(rank < n_classes, f"rank {rank}", f"below {n_classes}, the classes", given=f"Q {words(q)}")
 
 
 @E37.law("P has the GenCE of Q, under the truth Q")
 def _(f: Trial) -> Found:
-    q, p = _tables(f)
-    extra = regret(p, q)
-    given = f"Q {words(q)}, P {words(p)}: GenCE of P less that of Q"
-    yield f.differs(extra.gence, 0, given=given, within=1e-10)
+    for q, p in _tables(f):
+        given = f"Q {words(q)}, P {words(p)}: GenCE of P less that of Q"
+        yield f.differs(regret(p, q).gence, 0, given=given, within=1e-10)
 
 
 @E37.law("P is another table: an entry differs by 0.05 or more")
 def _(f: Trial) -> Found:
-    q, p = _tables(f)
-    yield f.holds(np.abs(p - q).max() >= 0.05, words(np.abs(p - q).max()), "0.05 or more", given="largest |P - Q|")
+    for q, p in _tables(f):
+        far = np.abs(p - q).max()
+        yield f.holds(far >= 0.05, words(far), "0.05 or more", given=f"Q {words(q)}, P {words(p)}: largest |P - Q|")
 
 
 E39 = exercise("E39", numbers(None, None))
@@ -145,7 +143,7 @@ def _levels(f: Trial, levels: tuple[int, ...], shapes: tuple[tuple[int, int], ..
 E40.law("with the bias the predictions count the labels: column sums are class counts")(
     lambda f: _levels(f, (0, 1), ((2, 2), (3, 2), (3, 3)))
 )
-E40.law("also where logits are far apart")(lambda f: _levels(f, (0, 8, -3), ((3, 2),)))
+E40.law("also where logits are far apart")(lambda f: _levels(f, (0, 8), ((3, 2),)))
 
 E41 = exercise("E41", number)
 

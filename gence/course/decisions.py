@@ -129,14 +129,14 @@ def _(f: Trial) -> Found:
 E17 = exercise("E17", anything)
 
 
-def _mixed(f: Trial) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Outcomes, p and q as three vectors of the same length; None where they are not that."""
+def _mixed(f: Trial) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Outcomes, p and q as three vectors of the same length; an empty list where they are not that."""
     try:
         y, p, q = (np.asarray(part, dtype=np.float64) for part in f())
     except (TypeError, ValueError):
-        return None
+        return []
     fits = y.ndim == 1 and y.shape == p.shape == q.shape and is_distribution(np.stack([p, q]), 1e-9)
-    return (y, p, q) if fits else None
+    return [(y, p, q)] if fits else []
 
 
 def _variance(y: np.ndarray, p: np.ndarray) -> float:
@@ -145,28 +145,23 @@ def _variance(y: np.ndarray, p: np.ndarray) -> float:
 
 @E17.law("the answer is outcomes and two distributions over them, three lists of the same length")
 def _(f: Trial) -> Found:
-    yield f.holds(_mixed(f) is not None, words_of(f()), "(outcomes, p, q), p and q not below 0 and with sum 1")
+    yield f.holds(bool(_mixed(f)), repr(f())[:200], "(outcomes, p, q), p and q not below 0 and with sum 1")
 
 
 @E17.law("both have the same variance")
 def _(f: Trial) -> Found:
-    y, p, q = _mixed(f)
-    given = f"outcomes {words(y)}, p {words(p)}, q {words(q)}: variance of q, beside that of p"
-    yield f.differs(_variance(y, q), _variance(y, p), given=given)
+    for y, p, q in _mixed(f):
+        given = f"outcomes {words(y)}, p {words(p)}, q {words(q)}: variance of q, beside that of p"
+        yield f.differs(_variance(y, q), _variance(y, p), given=given)
 
 
 @E17.law("their even mixture has another variance")
 def _(f: Trial) -> Found:
-    y, p, q = _mixed(f)
-    m = (p + q) / 2
-    differs = abs(_variance(y, m) - _variance(y, p)) > 1e-9
-    given = f"outcomes {words(y)}, p {words(p)}, q {words(q)}, mixture {words(m)}"
-    yield f.holds(differs, f"variance {words(_variance(y, m))}", "another than that of p and q", given=given)
-
-
-def words_of(found: object) -> str:
-    """What a student handed in, in at most 200 characters."""
-    return repr(found)[:200]
+    for y, p, q in _mixed(f):
+        m = (p + q) / 2
+        other = abs(_variance(y, m) - _variance(y, p)) > 1e-9
+        given = f"outcomes {words(y)}, p {words(p)}, q {words(q)}, mixture {words(m)}"
+        yield f.holds(other, f"variance {words(_variance(y, m))}", "another than that of p and q", given=given)
 
 
 E18 = exercise("E18", number)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 
@@ -41,12 +41,12 @@ def as_floats(p: tuple[Fraction, ...]) -> list[float]:
 
 def data_sets(most: int) -> Iterator[tuple[list, list, int]]:
     """Confidences, hits and a number of bins, for one to `most` samples."""
-    levels = [Fraction(x, 20) for x in (10, 12, 14, 19, 20)]
+    kinds = [(Fraction(x, 20), hit) for x in (10, 12, 14, 19, 20) for hit in (1, 0)]
     for n in range(1, most + 1):
         for bins in (1, 2, 5):
-            for confidences in product(levels, repeat=n):
-                for hits in product((1, 0), repeat=n):
-                    yield list(confidences), list(hits), bins
+            for samples in combinations_with_replacement(kinds, n):
+                confidences, hits = zip(*samples, strict=True)
+                yield list(confidences), list(hits), bins
 
 
 def is_distribution(p: np.ndarray, within: float = 1e-6) -> bool:

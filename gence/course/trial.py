@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from importlib.resources import files
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -142,10 +141,10 @@ class Exercise:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
-                found += islice((b for b in self.laws[says](trial) if b is not None), 1)
-                if found:
-                    again = (b for b in self.laws[says](trial) if b is not None)
-                    found += islice(again, 1, _LOOKED_AT)
+                for broken in self.laws[says](trial):
+                    found += [broken] if broken is not None else []
+                    if len(found) == _LOOKED_AT:
+                        break
             except _Stopped as stopped:
                 if not found:
                     return _RUNS, stopped.broken, None

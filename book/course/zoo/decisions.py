@@ -122,7 +122,7 @@ ZOO = {
     "E16": (
         quantile_loss,
         [
-            ("squared", lambda r, y, t: (r - y) ** 2, MEDIAN, "P(0) = 2/3"),
+            ("squared", lambda r, y, t: (r - y) ** 2, MEDIAN, "P(0) = 0.5, P(1) = 0.5"),
             ("squared pinball", lambda r, y, t: quantile_loss(r, y, t) ** 2, MEDIAN, "costs"),
             ("not finite", lambda r, y, t: math.nan, "answers every", "nan"),
             ("t and 1 - t", lambda r, y, t: quantile_loss(r, y, 1 - t), "at level 0.25", "the quantile"),
@@ -152,7 +152,7 @@ ZOO = {
             ("the sign", lambda loss, c: -link(loss, c), "rises", "the second above the first"),
             ("logit, always", lambda loss, c: log(c / (1 - c)), "convex", "loss (c - label)^2"),
             ("doubled", lambda loss, c: 2 * link(loss, c), "the slope of the price", "slope"),
-            ("the price of label 0", lambda loss, c: loss(c, 0), "convex", "at most the chord"),
+            ("the price of label 0", lambda loss, c: loss(c, 0), "the slope of the price", "between"),
         ],
     ),
     "E22": (
