@@ -166,18 +166,23 @@ _INPUTS = [
 ]
 
 
-def _flattered(f: Trial) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, str]]:
+def _flattered(f: Trial, *, only_forecasts: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, str]]:
     for probs, labels, given in _INPUTS:
-        yield f(probs, labels), np.array(probs, dtype=np.float64), np.array(labels), given
+        found, p = f(probs, labels), np.array(probs, dtype=np.float64)
+        if not only_forecasts or _are_forecasts(found, p):
+            yield found, p, np.array(labels), given
+
+
+def _are_forecasts(found: np.ndarray, p: np.ndarray) -> bool:
+    return found.shape == p.shape and is_distribution(found) and bool((found > 0).all())
 
 
 @E27.law("each forecast stays a distribution, with the same likeliest class")
 def _(f: Trial) -> Found:
-    for found, p, _, given in _flattered(f):
-        proper = found.shape == p.shape and is_distribution(found) and (found > 0).all()
+    for found, p, _, given in _flattered(f, only_forecasts=False):
         top = np.sort(found, 1)
-        kept = proper and (found.argmax(1) == p.argmax(1)).all() and (top[:, -1] > top[:, -2]).all()
-        yield f.holds(bool(kept), f"first row {words(found[0])}", "the largest entry where it was", given=given)
+        kept = _are_forecasts(found, p) and (found.argmax(1) == p.argmax(1)).all() and (top[:, -1] > top[:, -2]).all()
+        yield f.holds(bool(kept), f"first row {words(found[:1])}", "the largest entry where it was", given=given)
 
 
 @E27.law("its ECE, in 15 bins, is below half a percent")

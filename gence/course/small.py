@@ -56,10 +56,11 @@ def is_distribution(p: np.ndarray, within: float = 1e-6) -> bool:
 
 @dataclass(frozen=True)
 class Lie:
-    """A belief for which another answer is cheaper than honesty."""
+    """A belief for which another answer is cheaper than honesty; `cheapest` is the cheapest of all that were tried."""
 
     belief: tuple
     answer: tuple
+    cheapest: tuple
     costs: float
     honest: float
 
@@ -71,7 +72,7 @@ class Lie:
         return Broken(given, f"the answer costs {words(self.costs, digits)}", wanted, frozenset([self._looks()]))
 
     def _looks(self) -> str:
-        q, p = (as_floats(v) for v in (self.belief, self.answer))
+        q, p = (as_floats(v) for v in (self.belief, self.cheapest))
         top = max(range(len(q)), key=q.__getitem__)
         if max(p) > 0.95:
             sure = "it rewards a sure bet on the likeliest class: a decision, not a probability"
@@ -86,16 +87,19 @@ def smallest_lie(loss: HandLoss, n_classes: int) -> Lie | None:
     answers = lattice(n_classes, FINE)
     table = np.array([[loss(as_floats(p), k) for k in range(n_classes)] for p in answers])
     place = {p: i for i, p in enumerate(answers)}
+    plain = [place[p] for p in beliefs(n_classes)]
     for q in beliefs(n_classes):
         risks = table @ np.array(q, dtype=np.float64)
-        honest, best = risks[place[q]], int(risks.argmin())
+        honest = float(risks[place[q]])
         if not np.isfinite(risks).all():
-            best = int((~np.isfinite(risks)).argmax())
-            return Lie(q, answers[best], float(risks[best]), float(honest))
-        if risks[best] < honest - _CHEAPER * max(1.0, abs(honest)):
-            first = int((risks <= risks[best] + 1e-12).argmax())
-            return Lie(q, answers[first], float(risks[first]), float(honest))
-        if lie := _close_by(loss, q, float(honest)):
+            at = int((~np.isfinite(risks)).argmax())
+            return Lie(q, answers[at], answers[at], float(risks[at]), honest)
+        below = honest - _CHEAPER * max(1.0, abs(honest))
+        for some in (plain, range(len(answers))):  # round numbers first
+            at = some[int((risks[some] <= risks[some].min() + 1e-12).argmax())]
+            if risks[at] < below:
+                return Lie(q, answers[at], answers[int(risks.argmin())], float(risks[at]), honest)
+        if lie := _close_by(loss, q, honest):
             return lie
     return None
 
@@ -116,5 +120,5 @@ def _close_by(loss: HandLoss, q: tuple[Fraction, ...], honest: float) -> Lie | N
             continue
         while min(moved(2 * t)) > 0 and risk(2 * t) < risk(t):
             t *= 2
-        return Lie(q, moved(t), risk(t), honest)
+        return Lie(q, moved(t), moved(t), risk(t), honest)
     return None

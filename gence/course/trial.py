@@ -187,7 +187,7 @@ class Trial:
     def given(self) -> str:
         """The last input, in words."""
         pairs = zip(self.names, self.inputs, strict=True)
-        return ", ".join(f"{name} {words(value)}" for name, value in pairs) or "nothing: it takes no arguments"
+        return ", ".join(f"{name} {words(value)}" for name, value in pairs) or "none: what it returns counts"
 
     def __call__(self, *inputs: Any) -> Any:
         """Return what the function makes of the inputs; fractions go in as floats."""
@@ -309,7 +309,8 @@ def words(value: Any, digits: int = 4) -> str:
         return value.__name__
     if not math.isfinite(value):
         return str(float(value))
-    near = Fraction(value).limit_denominator(60)
-    if abs(near - Fraction(value)) > 1e-12:
-        return f"{float(value):.{digits}g}"
-    return f"{float(near):g}" if 100 % near.denominator == 0 and abs(near) < 1e5 else str(near)
+    near = Fraction(value).limit_denominator(100)
+    exact, short = abs(near - Fraction(value)) <= 1e-12, 100 % near.denominator == 0 and abs(near) < 1e5
+    if exact and (short or near.denominator <= 12):
+        return f"{float(near):g}" if short else str(near)
+    return f"{float(value):.{digits}g}"
