@@ -276,6 +276,8 @@ def anything(found: Any) -> Any:
 
 def _array(found: Any) -> np.ndarray:
     found = found.detach() if hasattr(found, "detach") else found
+    if str(getattr(found, "dtype", "")).removeprefix("torch.") in ("float16", "bfloat16", "float32"):
+        raise ValueError("in single precision, too coarse for what is compared here: use float64")
     try:
         return np.asarray(found, dtype=np.float64)
     except (ValueError, TypeError):

@@ -124,9 +124,19 @@ def test_whatever_a_student_does_becomes_an_answer_that_names_the_input(answer, 
     assert found.given.startswith("p (0.5, 0.5), label 0")
 
 
-@pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda x: torch.tensor(x, requires_grad=True)])
+def double(x):
+    return torch.tensor(x, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("kind", [np.array, double])
 def test_numbers_of_numpy_and_torch_are_numbers(kind):
     assert check("E08", lambda p, label: kind(sum((x - (k == label)) ** 2 for k, x in enumerate(p)))).passed
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor])
+def test_single_precision_is_told_and_not_called_wrong(kind):
+    found = check("E08", lambda p, label: kind(sum((x - (k == label)) ** 2 for k, x in enumerate(p))))
+    assert "use float64" in found.got
 
 
 def test_a_solution_that_changes_its_input_changes_no_other():
