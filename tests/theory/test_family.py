@@ -16,8 +16,8 @@ from gence.propriety import completeness, conditional_risk, find_minimisers, is_
 
 SHAPES = [2, 3, 5]
 SEEDS = range(5)
-# Their verdicts: tests/losses/test_family.py, for the last two tests/theory/test_tax.py (in a batch that holds all
-# classes they are cross-entropy and, without a past, GenCE).
+# Their verdicts: tests/losses/test_family.py; of present-class CE below; of the last tests/theory/test_tax.py (without
+# a past it is GenCE).
 WHOLE_BATCH = ("gence_focal", "gence_adafocal", "mmce", "mmce_w", "present_class", "gence_tracked")
 
 # The losses of p_y alone as plain formulas, with their derivatives worked out by hand.
@@ -92,6 +92,37 @@ def test_mmce_on_one_sample_rewards_a_bolder_prediction(name, belief):
         return sum(b * loss(z, torch.tensor([y])).item() for y, b in ((0, belief), (1, 1 - belief)))
 
     assert risk(belief + 0.01) < risk(belief) - 1e-6
+
+
+@pytest.mark.claim("present-class-proper")
+@pytest.mark.parametrize("q", [[[0.7, 0.3], [0.4, 0.6]], [[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]]])
+def test_present_class_ce_is_proper_only_where_no_class_can_be_absent(q):
+    """The risk over drawn labels, written out: all pairs of labels, two inputs."""
+    q = np.array(q)
+    k = q.shape[1]
+
+    def log_p(z, here):
+        return z - np.log(np.exp(z[:, here]).sum(1, keepdims=True))
+
+    def risk(flat):
+        z, total = flat.reshape(q.shape), 0.0
+        for a, b in itertools.product(range(k), repeat=2):
+            values = log_p(z, sorted({a, b}))
+            total -= q[0, a] * q[1, b] * (values[0, a] + values[1, b]) / 2
+        return total
+
+    ours = make_loss("present_class")
+    z = np.random.default_rng(k).normal(size=q.shape)
+    pairs = itertools.product(range(k), repeat=2)
+    by_library = sum(q[0, a] * q[1, b] * ours(torch.tensor(z), torch.tensor([a, b])).item() for a, b in pairs)
+    assert abs(risk(z.ravel()) - by_library) < 1e-12
+    best = minimize(risk, np.zeros(q.size), method="BFGS", options={"gtol": 1e-8})
+    assert best.fun < risk(np.log(q).ravel()) - 1e-2  # another prediction is cheaper than the belief
+    if k == 2:
+        differ = 0.7 * 0.6 / (0.7 * 0.6 + 0.3 * 0.4)
+        gap = best.x[[0, 2]] - best.x[[1, 3]]
+        assert np.abs(1 / (1 + np.exp(-gap)) - [differ, 1 - differ]).max() < 1e-5
+    assert REGISTRY["present_class"].proper == "if all present"
 
 
 @pytest.mark.claim("one-weight-curve")
