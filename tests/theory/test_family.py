@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linprog, minimize
 
+from gence.lab.data import load_splits
 from gence.losses import REGISTRY, AdaFocalLoss, EntropyLoss, GenCELoss, gence_focal_loss, make_loss
 from gence.propriety import completeness, conditional_risk, find_minimisers, is_strictly_proper
 
@@ -399,3 +400,78 @@ def test_naive_accumulation_is_another_loss_and_two_passes_keep_the_options(opti
     naive = torch.autograd.grad(sum(criterion(a, b) / 3 for a, b in zip(z.split(8), y.split(8), strict=True)), z)[0]
     assert (naive - whole).norm() > 0.05 * whole.norm()
     assert not whole[3].any()
+
+
+@pytest.mark.claim("multi-label-marginals")
+def test_multi_label_cross_entropy_sees_the_marginals_and_nothing_else():
+    """Three labels, all eight outcomes, the loss written out; a joint is moved without moving its marginals."""
+    outcomes = np.array(list(itertools.product((0, 1), repeat=3)))
+    parity = (-1.0) ** outcomes.sum(1)  # orthogonal to a constant and to each label
+
+    def risk(z, joint):
+        log_p, log_not = -np.logaddexp(0, -z), -np.logaddexp(0, z)
+        return -(joint * (outcomes * log_p + (1 - outcomes) * log_not).sum(1)).sum()
+
+    for seed in SEEDS:
+        rng = np.random.default_rng([seed, 60])
+        joint = 0.05 + 0.6 * rng.dirichlet(np.ones(8))
+        other = joint + 0.04 * parity
+        assert np.abs(joint @ outcomes - other @ outcomes).max() < 1e-12 and other.min() > 0
+        best = minimize(risk, rng.normal(size=3), args=(other,), method="BFGS", options={"gtol": 1e-9})
+        assert np.abs(1 / (1 + np.exp(-best.x)) - joint @ outcomes).max() < 1e-6
+        z = rng.normal(size=3)
+        assert abs(risk(z, joint) - risk(z, other)) < 1e-12
+        each = F.binary_cross_entropy_with_logits(
+            torch.tensor(np.tile(z, (8, 1))), torch.tensor(outcomes).double(), reduction="none"
+        )
+        assert abs((torch.tensor(joint)[:, None] * each).sum().item() - risk(z, joint)) < 1e-12
+        q, p = rng.dirichlet(np.ones(3), 2)
+        exclusive = np.zeros(8)
+        exclusive[[4, 2, 1]] = q  # the outcomes 100, 010, 001
+        regret = risk(np.log(p / (1 - p)), exclusive) - risk(np.log(q / (1 - q)), exclusive)
+        assert regret >= (q * np.log(q / p)).sum() - 1e-12
+
+
+def numpy_adam(slope, shape, steps, rate=0.02):
+    """Adam with its usual constants, from zero; yields the weights after each step."""
+    w, first, second = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for t in range(1, steps + 1):
+        g = slope(w)
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+        w = w - rate * first / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        yield w
+
+
+@pytest.mark.claim("noise-on-digits")
+def test_with_wrong_labels_gence_memorises_as_ce_does_and_bounded_losses_less():
+    """In numpy, with the gradients in the logits by hand."""
+    error = {name: [] for name in ("ce", "gence", "lq", "sce")}
+    for seed in range(460, 466):
+        data, rng = load_splits("digits", seed, n_per_class=20), np.random.default_rng([seed, 61])
+        x = np.column_stack([data.x_train, np.ones(len(data.x_train))])
+        test = np.column_stack([data.x_test, np.ones(len(data.x_test))])
+        wrong = rng.random(len(x)) < 0.4
+        y = np.where(wrong, (data.y_train + rng.integers(1, 10, len(x))) % 10, data.y_train)
+        hot = np.eye(10)[y]
+        counts = hot.sum(0)
+
+        def push(name, p, hot=hot, counts=counts):
+            own = (p * hot).sum(1, keepdims=True)
+            if name == "gence":
+                tax = p * counts / p.sum(0)
+                return p - hot + tax - p * tax.sum(1, keepdims=True)
+            weight = {"ce": 1.0, "lq": own**0.7, "sce": 0.1 + 4 * own}[name]  # t |f'(t)|
+            return weight * (p - hot)
+
+        for name in error:
+
+            def slope(w, name=name, push=push, x=x):
+                z = x @ w
+                p = np.exp(z - z.max(1, keepdims=True))
+                return x.T @ push(name, p / p.sum(1, keepdims=True)) / len(x)
+
+            *_, w = numpy_adam(slope, (65, 10), 600)
+            error[name].append(((test @ w).argmax(1) != data.y_test).mean())
+    mean = {name: np.mean(values) for name, values in error.items()}
+    assert abs(mean["gence"] - mean["ce"]) < 0.015
+    assert mean["lq"] < mean["ce"] - 0.1 and mean["sce"] < mean["ce"] - 0.05
