@@ -475,3 +475,50 @@ def test_with_wrong_labels_gence_memorises_as_ce_does_and_bounded_losses_less():
     mean = {name: np.mean(values) for name, values in error.items()}
     assert abs(mean["gence"] - mean["ce"]) < 0.015
     assert mean["lq"] < mean["ce"] - 0.1 and mean["sce"] < mean["ce"] - 0.05
+
+
+@pytest.mark.claim("smoothing-keeps-leak")
+@pytest.mark.parametrize("eps", [0.1, 0.5])
+def test_smoothing_does_not_close_the_leak_of_gence(eps):
+    """Four samples, five classes of which two are there; both losses as plain sums."""
+    labels, k = [0, 1, 1, 0], 5
+    q = np.full((4, k), eps / k)
+    q[range(4), labels] += 1 - eps
+
+    def gence(p):
+        return -sum(q[i, m] * np.log(p[i, m] / p[:, m].sum()) for i in range(4) for m in range(k)) / 4
+
+    def ce(p):
+        return -(q * np.log(p)).sum() / 4
+
+    for name, by_hand in (("gence", gence), ("ce", ce)):
+        p = np.random.default_rng(k).dirichlet(np.ones(k), 4)
+        ours = make_loss(name, label_smoothing=eps)(torch.tensor(np.log(p)), torch.tensor(labels)).item()
+        assert abs(ours - by_hand(p)) < 1e-12
+    for mass in (0.001, 0.3, 0.9):  # on the three absent classes
+        p = np.full((4, k), mass / 3)
+        p[:, :2] = (1 - mass) * q[:, :2] / q[:, :2].sum(1, keepdims=True)
+        assert abs(gence(p) - gence(q)) < 1e-12
+        delta = 3 * eps / k
+        price = (1 - delta) * np.log((1 - delta) / (1 - mass)) + delta * np.log(delta / mass)
+        assert abs(ce(p) - ce(q) - price) < 1e-12
+    p = q.copy()
+    p[0] = [0.2, 0.2, 0.2, 0.2, 0.2]
+    assert gence(p) > gence(q) + 1e-3
+
+
+@pytest.mark.claim("distillation-matches-logits")
+def test_hot_distillation_matches_centred_logits():
+    rng = np.random.default_rng(70)
+    v, z, h = rng.normal(0, 2, 6), rng.normal(0, 2, 6), 1e-3
+
+    def distance(z, hot):
+        q = np.exp(v / hot) / np.exp(v / hot).sum()
+        loss = make_loss("ce", temperature=hot)
+        return loss(torch.tensor(z[None]), torch.tensor(q[None])).item()
+
+    squared = (z - z.mean() - v + v.mean()) / 6
+    for hot, within in ((20.0, 0.2), (200.0, 0.02)):
+        slope = [(distance(z + h * e, hot) - distance(z - h * e, hot)) / (2 * h) for e in np.eye(6)]
+        assert np.abs(hot**2 * np.array(slope) - squared).max() < within
+        assert np.abs(slope).max() < 1  # before the factor it fades
