@@ -522,3 +522,63 @@ def test_hot_distillation_matches_centred_logits():
         slope = [(distance(z + h * e, hot) - distance(z - h * e, hot)) / (2 * h) for e in np.eye(6)]
         assert np.abs(hot**2 * np.array(slope) - squared).max() < within
         assert np.abs(slope).max() < 1  # before the factor it fades
+
+
+def with_constant(x):
+    return np.column_stack([x, np.ones(len(x))])
+
+
+def fitted(x, target, push=None, heat=1.0, steps=600):
+    """Weights of a linear softmax model after Adam; push: gradient in the logits of a sample, default p - target."""
+
+    def slope(w):
+        p = softmax_rows(x @ w / heat)
+        return x.T @ (p - target if push is None else push(p, target)) / len(x)
+
+    *_, w = numpy_adam(slope, (x.shape[1], 10), steps)
+    return w
+
+
+def softmax_rows(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def gence_push(p, q):
+    tax = p * q.sum(0) / p.sum(0)
+    return p - q + tax - p * tax.sum(1, keepdims=True)
+
+
+@pytest.mark.claim("smoothed-gence-on-digits")
+def test_on_the_full_batch_smoothed_gence_ends_where_smoothed_ce_ends_and_both_are_too_modest():
+    for seed in range(460, 464):
+        data = load_splits("digits", seed, n_per_class=20)
+        x, test = with_constant(data.x_train), with_constant(data.x_test)
+        q = 0.9 * np.eye(10)[data.y_train] + 0.01
+        p = {push: softmax_rows(test @ fitted(x, q, push)) for push in (None, gence_push)}
+        right = {push: (table.argmax(1) == data.y_test).mean() for push, table in p.items()}
+        assert abs(right[None] - right[gence_push]) < 0.01
+        assert np.abs(p[None] - p[gence_push]).mean() < 0.01
+        for push, table in p.items():
+            assert right[push] - table.max(1).mean() > 0.08
+        sharp = softmax_rows(test @ fitted(x, np.eye(10)[data.y_train]))
+        assert abs((sharp.argmax(1) == data.y_test).mean() - sharp.max(1).mean()) < 0.06
+
+
+@pytest.mark.claim("distillation-on-digits")
+def test_a_student_learns_more_from_a_warm_teacher_than_from_the_same_labels():
+    gains = []
+    for seed in range(460, 466):
+        large, small = (load_splits("digits", seed, n_per_class=n) for n in (90, 20))
+        x, test = with_constant(small.x_train), with_constant(small.x_test)
+        assert {row.tobytes() for row in small.x_train} <= {row.tobytes() for row in large.x_train}
+        teacher = x @ fitted(with_constant(large.x_train), np.eye(10)[large.y_train])
+        students = {
+            "labels": fitted(x, np.eye(10)[small.y_train]),
+            "cold": fitted(x, softmax_rows(teacher)),
+            "warm": fitted(x, softmax_rows(teacher / 4), heat=4.0),
+        }
+        error = {name: ((test @ w).argmax(1) != small.y_test).mean() for name, w in students.items()}
+        gains.append((error["labels"] - error["warm"], error["cold"] - error["warm"]))
+    assert (np.array(gains)[:, 0] > 0.01).mean() > 0.8
+    assert np.array(gains)[:, 1].mean() > 0
