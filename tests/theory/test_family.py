@@ -582,3 +582,25 @@ def test_a_student_learns_more_from_a_warm_teacher_than_from_the_same_labels():
         gains.append((error["labels"] - error["warm"], error["cold"] - error["warm"]))
     assert (np.array(gains)[:, 0] > 0.01).mean() > 0.8
     assert np.array(gains)[:, 1].mean() > 0
+
+
+@pytest.mark.claim("weights-fade")
+def test_the_lead_of_class_weights_and_logit_adjustment_fades_as_the_tail_gets_fitted():
+    lead = []
+    for seed in range(460, 463):
+        data = load_splits("digits", seed, n_per_class=90, rho=30)
+        x, test, hot = with_constant(data.x_train), with_constant(data.x_test), np.eye(10)[data.y_train]
+        counts = hot.sum(0)
+        weight, shift = (1 / counts)[data.y_train][:, None], np.log(counts / counts.sum())
+        error = []
+        for w_i, b in ((1.0, 0.0), (weight / weight.mean(), 0.0), (1.0, shift)):
+
+            def slope(w, w_i=w_i, b=b, x=x, hot=hot):
+                return x.T @ (w_i * (softmax_rows(x @ w + b) - hot)) / len(x)
+
+            path = list(numpy_adam(slope, (65, 10), 1500))
+            assert ((x @ path[-1]).argmax(1) == data.y_train).all()
+            error.append([((test @ path[at]).argmax(1) != data.y_test).mean() for at in (99, 1499)])
+        lead.append([np.subtract(error[0], other) for other in error[1:]])
+    early, late = np.mean(lead, 0).T
+    assert (early > 0.03).all() and (late < early / 2).all()
