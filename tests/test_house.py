@@ -15,7 +15,7 @@ FLOORS = [
     {"gence.words", "gence._progress"},
     {"gence.losses", "gence.metrics", "gence.samplers"},
     {"gence.calibration", "gence.propriety"},
-    {"gence.lab.storage", "gence.lab.records"},
+    {"gence.lab.storage", "gence.lab.records", "gence.course"},
     {"gence.lab.data", "gence.lab.networks"},
     {"gence.lab.training"},
     {"gence.lab.runs"},
@@ -29,6 +29,7 @@ STAIRS = {
     "gence.calibration": "_likelihood base temperature samplewise affine binary registry",
     "gence.propriety": "risk minimisers verdict completeness by_hand weights entropy links murphy divergence "
     "mixability elicitation",
+    "gence.course": "trial small losses decisions calibration repair batch registry",
     "gence.lab.data": "info arrays embedded readers files regimes packing shifted pretrained features "
     "embedding __main__",
     "gence.lab.networks": "architectures registry",
@@ -82,6 +83,11 @@ def test_imports_go_downwards(module):
         assert below < height or other_unit == unit, f"{module} imports {other}, which is not below it"
 
 
+def test_the_course_stands_beside_the_laboratory():
+    users = [m for m, path in ROOMS.items() if any(i.startswith("gence.course") for i in imports_of(path))]
+    assert all(user.startswith("gence.course") for user in users)
+
+
 @pytest.mark.parametrize("folder", STAIRS)
 def test_inside_a_folder_imports_go_downwards_too(folder):
     order = STAIRS[folder].split()
@@ -110,9 +116,9 @@ def test_importing_losses_loads_torch_and_none_of_the_others():
 
 def test_every_public_name_of_the_library_is_at_its_face():
     import gence
-    from gence import calibration, losses, metrics, propriety
+    from gence import calibration, course, losses, metrics, propriety
 
-    for package in (gence, losses, metrics, calibration, propriety):
+    for package in (gence, losses, metrics, calibration, propriety, course):
         assert sorted(package.__all__, key=str) == sorted(set(package.__all__), key=str)
         assert all(hasattr(package, name) and not name.startswith("_") for name in package.__all__)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,7 @@ FLOORS = {
         ("lab/training",),
         ("lab/data", "lab/networks"),
     ),
+    "gence.course: exercises that answer back (no further packages)": (("course",),),
     "gence: the library (torch, NumPy, SciPy, scikit-learn)": (
         ("calibration", "propriety"),
         ("losses", "metrics", "samplers"),
@@ -74,17 +76,21 @@ def _words() -> str:
     return f"The house of gence, from the top: {', '.join(floors)}. What is higher may import what is lower."
 
 
+def _storey(words: Iterable[str]) -> str:
+    return next((name for part, name in (("lab", "laboratory"), ("course", "course")) if part in words), "library")
+
+
 def sizes() -> str:
     """Lines of each room, and how often a storey imports from another."""
     lines, between = [], {}
     for path in sorted((ROOT / "gence").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         lines.append(f"{len(text.splitlines()):5d}  {path.relative_to(ROOT).as_posix()}")
-        mine = "laboratory" if "lab" in path.relative_to(ROOT).parts else "library"
+        mine = _storey(path.relative_to(ROOT).parts)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gence":
                 words = [*node.module.split("."), *(alias.name for alias in node.names)]
-                theirs = "laboratory" if "lab" in words else "library"
+                theirs = _storey(words)
                 between[mine, theirs] = between.get((mine, theirs), 0) + 1
     return "\n".join([*lines, *(f"{count:5d}  imports of the {b} by the {a}" for (a, b), count in between.items())])
 

@@ -11,7 +11,8 @@ With `python workflow/notebook_tools.py` before them:
     check-pages HTML      compare the built pages with _toc.yml
 
 A notebook is *fresh* when its code cells, the code of the ``gence`` modules it imports, and the tables of results/pages
-that it reads are those of the run that made its outputs. Prose, comments and docstrings may change without a new run.
+that it reads are those of the run that made its outputs, and its outputs are as that run left them. Prose, comments and
+docstrings may change without a new run.
 """
 
 from __future__ import annotations
@@ -215,7 +216,16 @@ def why_stale(notebook: nbformat.NotebookNode) -> str | None:
     changed = [name for name in now if stamp["code"].get(name) != now[name]]
     changed += [name for name in stamp["code"] if name not in now and name != DECIDES_NOTHING]
     more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-    return f"changed since its run: {', '.join(changed[:4])}{more}" if changed else None
+    if changed:
+        return f"changed since its run: {', '.join(changed[:4])}{more}"
+    return None if stamp.get("outputs") == outputs_hash(notebook) else "its outputs are not those of its run"
+
+
+def outputs_hash(notebook: nbformat.NotebookNode) -> str:
+    """A hash of all outputs as they stand in the file: text, tables and images."""
+    written = nbformat.reads(nbformat.writes(notebook), as_version=4)
+    outputs = [cell.outputs for cell in code_cells(written)]
+    return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 # --- execution -------------------------------------------------------------------------------------------------
@@ -241,6 +251,7 @@ def run(source: Path, target: Path) -> None:
     notebook.metadata["gence"] = {
         "code": code_hashes(notebook),
         "tier": parameters.tier,
+        "outputs": outputs_hash(notebook),
         "n_seeds": len(parameters.effective().seeds),
         "duration_s": round(duration),
         **{key: origin[key] for key in ("commit", "dirty", "date", "device", "python", "torch", "gence")},

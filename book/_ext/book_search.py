@@ -81,20 +81,19 @@ def count_words(app, doctree: nodes.document, docname: str) -> None:
     app.env.book_words[docname] = stems
 
 
-def by_weight(files: list[int], word: str, docnames: list[str], words: dict[str, Counter[str]]) -> list[int]:
+def as_list(files: int | list[int] | None) -> list[int]:
+    """The pages of a word, which Sphinx writes as a number where there is one."""
+    return [] if files is None else [files] if isinstance(files, int) else files
+
+
+def by_weight(files: set[int], word: str, docnames: list[str], words: dict[str, Counter[str]]) -> list[int]:
     """The pages of a word, the one first that says most about it: its share of the page's words, damped by length."""
 
     def weight(file: int) -> float:
         page = words.get(docnames[file], Counter())
         return page[word] / max(page.total(), 1) ** 0.75
 
-    return sorted(files, key=weight, reverse=True)
-
-
-def _as_list(files: list[int] | int | None) -> list[int]:
-    if files is None:
-        return []
-    return files if isinstance(files, list) else [files]
+    return sorted(sorted(files), key=weight, reverse=True)
 
 
 def _rank(app, exception) -> None:
@@ -104,12 +103,10 @@ def _rank(app, exception) -> None:
         return
     written = path.read_text(encoding="utf-8")
     index = json.loads(written[len("Search.setIndex(") : -1])
-    terms, headings = index["terms"], index["titleterms"]
-    for word in {**terms, **headings}:
-        # Sphinx leaves a page out of the words of the text where one of its headings has the word.
-        files = sorted({*_as_list(terms.get(word)), *_as_list(headings.get(word))})
-        ranked = by_weight(files, word, index["docnames"], words)
-        terms[word] = ranked if len(ranked) > 1 else ranked[0]
+    # A word of a heading is a word of the page, too: Sphinx lists the page under one of them only.
+    for word in {**index["terms"], **index["titleterms"]}:
+        files = {*as_list(index["terms"].get(word)), *as_list(index["titleterms"].get(word))}
+        index["terms"][word] = by_weight(files, word, index["docnames"], words)
     index["alltitles"].pop("", None)  # exercises without a title
     path.write_text(f"Search.setIndex({json.dumps(index, ensure_ascii=False)})", encoding="utf-8")
 

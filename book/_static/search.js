@@ -16,6 +16,13 @@
     arg: "arg", KL: "KL", E: "E",
   };
   const NAMES = Object.fromEntries(Object.entries(LETTERS).reverse().map(([name, letter]) => [letter, name]));
+  // The pages say it short.
+  const SHORT = [
+    [/\badaptive temperature scaling\b/gi, "ATS"],
+    [/\bout[- ]of[- ]distribution\b/gi, "OOD"],
+    [/\bgenerative cross[- ]entropy\b/gi, "GenCE"],
+    [/[α-ωΑ-Ω]/gu, (letter) => NAMES[letter] ?? letter],
+  ];
   const TYPEFACE = /\\(?:math\w+|operatorname\*?|text\w*|boldsymbol|hat|tilde|bar)\s*\{([^{}]*)\}/g;
   const LONGEST = 40;
 
@@ -83,6 +90,6 @@
   document.addEventListener("DOMContentLoaded", () => {
     Object.assign(Search, { htmlToText, performTermsSearch });
     const plain = splitQuery;
-    splitQuery = (query) => plain(query.replace(/[α-ωΑ-Ω]/gu, (letter) => NAMES[letter] ?? letter));
+    splitQuery = (query) => plain(SHORT.reduce((words, [long, short]) => words.replace(long, short), query));
   });
 })();

@@ -122,7 +122,9 @@ def present_class_cross_entropy(
     r"""Cross-entropy with the softmax over the classes of the batch: ``-log(exp z_y / sum_{k present} exp z_k)``.
 
     A class that no sample of the batch carries gets no gradient. With all classes in the batch this is cross-entropy;
-    with one class alone it is 0. GenCE has the same gradient up to a relative error of the order of mean(1 - p_y).
+    with one class alone it is 0. With noisy labels, in batches that lack classes, it is not proper: it aims at about
+    ``q_k / s_k``, with s_k the chance that the batch holds class k. Near a fit its gradient is nearly that of GenCE, if
+    the batch holds two classes and the rest of the mass is not all on absent ones.
 
     Args:
         input, target: logits and labels or class probabilities; the batch is all N samples and all positions.

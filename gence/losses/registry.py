@@ -36,7 +36,8 @@ class LossInfo:
         options: the names of these options.
         formula: the term of a sample, in LaTeX.
         proper: ``"strictly"``, ``"if complete"`` (strictly, when the columns of the belief table are linearly
-            independent), ``"after adjustment"`` or ``"no"``, at the default options.
+            independent), ``"if all present"`` (strictly, in batches that hold every class; with drawn labels that may
+            lack some it is not proper), ``"after adjustment"`` or ``"no"``, at the default options.
         local: whether it depends on the prediction through the true class's probability only.
         cost: of value and gradient, for N samples and K classes.
         source: key in the bibliography.
@@ -146,7 +147,7 @@ REGISTRY: dict[str, LossInfo] = {
     "present_class": _info(
         present_class_cross_entropy,
         r"-\log \frac{\exp z_y}{\sum_{k: n_k > 0} \exp z_k}",
-        "strictly",
+        "if all present",
         False,
         "prentice1979logistic",
     ),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import date
 from pathlib import Path
-from random import Random
 
 import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup, SoupStrainer
+from drawing import changed_or_drawn, drawn
 from web import PHONE, WIDE, Opened, barriers, served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +35,15 @@ def opened(site, browser, request):
 
 
 on_every_page = pytest.mark.parametrize("opened", PAGES, indirect=True, scope="module")
+# What takes seconds a page: all pages in `make test-thorough`.
+FILES = {name: next(f"{name}{end}" for end in (".md", ".ipynb") if (ROOT / f"{name}{end}").exists()) for name in PAGES}
+LOOKED_AT = changed_or_drawn(FILES.values())
+on_a_third_of_the_pages = pytest.mark.parametrize(
+    "opened",
+    [name if FILES[name] in LOOKED_AT else pytest.param(name, marks=pytest.mark.thorough) for name in PAGES],
+    indirect=True,
+    scope="module",
+)
 on_every_notebook = pytest.mark.parametrize(
     "opened", [name for name in PAGES if name.startswith("notebooks/")], indirect=True, scope="module"
 )
@@ -87,7 +95,7 @@ def test_a_page_works_offline_shows_everything_and_is_light(opened):
     assert not any("searchindex" in name for name in opened.came), "the index is for the search page"
 
 
-@on_every_page
+@on_a_third_of_the_pages
 def test_a_page_is_open_to_everybody(opened):
     opened.resize(WIDE)
     assert barriers(opened.page) == []
@@ -106,8 +114,7 @@ def test_a_page_loads_and_is_open_to_everybody_in_every_look_and_width(site, bro
     page.context.close()
 
 
-# Two pages, others each week; all of them in `make test-thorough`.
-@pytest.mark.parametrize("name", Random(date.today().toordinal() // 7).sample(PAGES, 2))
+@pytest.mark.parametrize("name", drawn(PAGES, 2))
 def test_a_drawn_page_is_open_to_everybody_on_a_phone_and_in_the_dark(site, browser, name):
     page = Opened(browser, site, name, "dark", PHONE)
     assert barriers(page.page) == []
@@ -138,7 +145,7 @@ def must_be_seen(heads: list[dict]) -> list[dict]:
     return found + (heads[-1:] if re.search(r"\bis$|verdict", heads[-1]["text"] if heads else "") else [])
 
 
-@on_every_page
+@on_a_third_of_the_pages
 def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(opened):
     page = opened.page
     page.evaluate("() => document.querySelectorAll('article details').forEach(d => { d.open = true; })")
@@ -158,7 +165,7 @@ def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(opened):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
 
 
-@on_every_page
+@on_a_third_of_the_pages
 def test_a_page_fits_a_phone_and_the_dark(opened):
     opened.resize(PHONE)
     opened.page.emulate_media(color_scheme="dark")

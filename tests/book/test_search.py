@@ -46,7 +46,7 @@ QUERIES = {
     "Slurm": ["book/running"],
     "DataLoader": ["book/training_code", "book/api", "book/loss", "engine/engine"],
     "accumulated_backward": ["book/api", "book/training_code"],
-    "Holm": ["book/statistics"],
+    "out of distribution": ["experiments/ood"],
     "ResNet": ["experiments/photographs", "engine/engine"],
     "refuted": ["book/claims", "batch/predictions"],
     "Guo": ["book/references", "calibration/temperatures", "calibration/measuring_calibration"],

@@ -21,6 +21,11 @@ def claim_id(claim: dict[str, str]) -> str:
     return claim["id"]
 
 
+def computed(name: str) -> bool:
+    """Whether a claim is a prediction: its status is computed from the records, by the code and by its one test."""
+    return name.startswith("prediction-")
+
+
 @lru_cache
 def check_cells() -> dict[str, set[str]]:
     """Claim id to the notebooks that have a cell tagged with it."""
@@ -33,16 +38,21 @@ def check_cells() -> dict[str, set[str]]:
     return found
 
 
+# What the marker of a test says of its claims, so that a status is written twice: beside the test, and in the ledger.
+SAYS = {"pytest.mark.claim": "holds", "pytest.mark.refutes": "fails"}
+
+
 @lru_cache
-def marked_tests() -> dict[str, set[str]]:
-    """Claim id to the tests that carry its marker."""
-    found: dict[str, set[str]] = {}
+def marked_tests() -> dict[tuple[str, str], set[str]]:
+    """Claim id and what its marker says of it, to the tests that carry the marker."""
+    found: dict[tuple[str, str], set[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for decorator in getattr(node, "decorator_list", []):
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.claim":
-                    for argument in decorator.args:
-                        found.setdefault(argument.value, set()).add(f"{path.relative_to(ROOT).as_posix()}::{node.name}")
+                says = SAYS.get(ast.unparse(decorator.func)) if isinstance(decorator, ast.Call) else None
+                for argument in decorator.args if says else []:
+                    name = f"{path.relative_to(ROOT).as_posix()}::{node.name}"
+                    found.setdefault((argument.value, says), set()).add(name)
     return found
 
 
@@ -63,14 +73,18 @@ def test_a_settled_claim_has_a_derivation_a_check_cell_and_a_test(claim):
     assert claim["check"] in check_cells().get(claim["id"], set()), (
         f"no cell of {claim['check']} is tagged claim:{claim['id']}"
     )
-    assert claim["test"] in marked_tests().get(claim["id"], set()), (
-        f"no test {claim['test']} marked @pytest.mark.claim({claim['id']!r})"
+    says = "holds" if computed(claim["id"]) else claim["status"]
+    marker = next(name for name, said in SAYS.items() if said == says)
+    assert claim["test"] in marked_tests().get((claim["id"], says), set()), (
+        f"no test {claim['test']} marked @{marker}({claim['id']!r}), which is what `status: {claim['status']}` needs"
     )
 
 
 def test_no_check_and_no_test_without_a_claim():
     assert set(check_cells()) <= set(CLAIMS)
-    assert set(marked_tests()) <= set(CLAIMS)
+    for (marked, says), names in marked_tests().items():
+        assert marked in CLAIMS, names
+        assert computed(marked) or CLAIMS[marked]["status"] in (says, "open"), f"{names} say that {marked} {says}"
 
 
 def test_the_page_shows_every_claim_and_which_are_arithmetic_on_printed_cells():

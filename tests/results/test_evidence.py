@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawing import drawn
 
 from gence.lab import runs
 from gence.lab.results import evidence, sources
@@ -288,16 +287,6 @@ SMALL = 12  # runs of a page that is trained anew whole, with one seed
 FOREIGN = "experiments/ood"
 FEATURES = "experiments/frozen_features"
 FRESH = "experiments/fresh_seeds"
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "no git here"
-
-
-def drawn(candidates, n: int) -> list:
-    """Some of the candidates; which ones, the commit decides, so that nobody chooses them and all come in turn."""
-    return sorted(candidates, key=lambda one: hashlib.sha256(f"{commit()} {one}".encode()).hexdigest())[:n]
 
 
 def candidates() -> list[tuple[str, str, int]]:

@@ -20,7 +20,7 @@ def errors():
     return sources.paper_cells(1, dataset="AV1451").set_index("loss")
 
 
-@pytest.mark.claim("H1")
+@pytest.mark.refutes("H1")
 def test_the_printed_means_are_inconsistent_with_1080_scans_and_fit_900_also_after_a_scan():
     def possible(total):
         return [loss for loss, value in errors()["mean"].items() if _is_count(value, total)]

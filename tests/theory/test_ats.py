@@ -165,7 +165,7 @@ def test_a_bin_without_errors_cools_to_the_end_of_the_range():
     assert fitted.temperatures_[0] == 0.1
 
 
-@pytest.mark.claim("ats-200-rounds")
+@pytest.mark.refutes("ats-200-rounds")
 def test_two_hundred_rounds_end_too_early_for_a_hundred_classes():
     for seed in range(5):
         z, q, y = problem(800, 100, 3.0, seed, spread=4.0)
@@ -315,7 +315,8 @@ def counts(difference: np.ndarray) -> tuple[int, int, int]:
     return int((d < 0).sum()), int((d == 0).sum()), int((d > 0).sum())
 
 
-@pytest.mark.claim("B1", "B2", "B3")
+@pytest.mark.claim("B2")
+@pytest.mark.refutes("B1", "B3")
 @pytest.mark.parametrize(
     ("text", "after"), [(ECE, (8, 1, 2)), (ADAECE, (11, 0, 0)), (CLASSWISE, (10, 0, 1))], ids=["ece", "ada", "class"]
 )
@@ -326,14 +327,14 @@ def test_gence_against_ce_before_and_after_ats(text, after):
         assert counts(values[:, GENCE] - values[:, CE]) == wanted
 
 
-@pytest.mark.claim("B10")
+@pytest.mark.refutes("B10")
 def test_ats_lowers_the_calibration_error_on_images_and_raises_it_on_the_scans():
     change = {name: table(text) - table(text, 1) for name, text in (("ece", ECE), ("ada", ADAECE), ("cw", CLASSWISE))}
     assert {name: counts(d) for name, d in change.items()} == {"ece": (69, 0, 8), "ada": (70, 1, 6), "cw": (53, 17, 7)}
     assert [counts(d[-1])[2] for d in change.values()] == [7, 6, 4]
 
 
-@pytest.mark.claim("B4", "B7")
+@pytest.mark.refutes("B4", "B7")
 def test_accuracy_and_calibration_together():
     error, raw, after = table(ERROR), table(ECE, 1), table(ECE)
     fewer = error[:, GENCE] < error[:, CE]
@@ -364,7 +365,7 @@ def test_gence_against_the_focal_variants_and_brier():
     assert (ada[:4, GENCE] > ada[:4, AFL]).all()
 
 
-@pytest.mark.claim("F2")
+@pytest.mark.refutes("F2")
 def test_where_table_10_has_its_minima():
     values = table(TABLE_10).reshape(3, 5, 7)  # metric, bins 5, 10, 15, 20, 25, loss
     best = values == values.min(1, keepdims=True)

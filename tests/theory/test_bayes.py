@@ -229,3 +229,24 @@ def test_a_batch_and_its_copy_differ_by_log_two(batch):
     logits, labels, *_ = batch
     twice = gence(np.vstack([logits, logits]), np.concatenate([labels, labels]))
     assert twice == pytest.approx(gence(logits, labels) + np.log(2), abs=1e-12)
+
+
+@pytest.mark.claim("triplet-is-cold-infonce")
+@pytest.mark.parametrize("negatives", [1, 6])
+@pytest.mark.parametrize("tau", [2.0, 0.05])
+def test_info_nce_times_its_temperature_lies_just_above_the_triplet_loss(negatives, tau):
+    """Similarities of unit vectors, sample by sample; the triplet loss by torch, in distances."""
+    rng = np.random.default_rng([negatives, 7])
+    margin = 0.3
+    for _ in range(200):
+        a, p, *others = (v / np.linalg.norm(v) for v in rng.normal(size=(2 + negatives, 4)))
+        triplets = [
+            torch.nn.functional.triplet_margin_with_distance_loss(
+                *map(torch.tensor, (a, p, n)), distance_function=lambda x, y: ((x - y) ** 2).sum(), margin=2 * margin
+            ).item()
+            for n in others
+        ]
+        weights = [np.exp(a @ p / tau)] + [np.exp((a @ n + margin) / tau) for n in others]
+        contest = -tau * np.log(weights[0] / sum(weights))
+        above = contest - max(triplets) / 2  # the hardest negative costs most
+        assert -1e-9 < above <= tau * np.log(negatives + 1) + 1e-9

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.integrate import quad
 from scipy.optimize import minimize
 from scipy.special import logsumexp, rel_entr
 from scipy.stats import entropy
+from statsmodels.discrete.discrete_model import MNLogit
+
+from gence.losses import make_loss
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -147,3 +153,70 @@ def test_the_gradient_of_bounded_losses_fades_where_the_prediction_is_confidentl
     assert size["ce"] == pytest.approx(1, abs=1e-4)
     assert min(size["focal"], size["inverse_focal"]) > 0.99  # not bounded: they do not fade
     assert max(size["brier"], size["lq"], size["l1"]) < 1e-3
+
+
+@pytest.mark.claim("sparse-targets")
+@pytest.mark.parametrize("n_classes", [2, 7, 300])
+def test_an_index_and_a_one_hot_row_have_the_same_loss_and_gradient_and_the_row_keeps_more(n_classes):
+    rng = np.random.default_rng(n_classes)
+    z = torch.tensor(rng.normal(0, 3, (16, n_classes)), requires_grad=True)
+    y = rng.integers(n_classes, size=16)
+    row = torch.tensor(np.eye(n_classes)[y])
+    by_hand = np.mean([logsumexp(a) - a[k] for a, k in zip(z.detach().numpy(), y, strict=True)])
+    kept = []
+    for target in (torch.tensor(y), row):
+        held = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, held=held: held.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+        ):
+            value = F.cross_entropy(z, target)
+        kept.append(sum(t.untyped_storage().nbytes() for t in held.values()))
+        (slope,) = torch.autograd.grad(value, z)
+        assert abs(value.item() - by_hand) < 1e-12
+        assert np.abs(slope.numpy() * 16 - (softmax(z.detach().numpy()) - np.eye(n_classes)[y])).max() < 1e-12
+    logits = z.untyped_storage().nbytes()
+    assert kept[1] - kept[0] > logits - 1000  # the rows are kept beside the softmax
+    assert kept[0] < logits + 1000 and kept[1] < 2 * logits + 1000  # no more than that
+
+
+@pytest.mark.claim("squared-error-saturates")
+@pytest.mark.parametrize("a", [0.5, 3.0, 10.0])
+def test_the_time_out_of_a_mistake_is_linear_for_ce_and_exponential_for_squared_error(a):
+    """The push by central differences of the losses written out, and the time by quadrature."""
+
+    def ce(d):
+        return np.logaddexp(0, -d)
+
+    def brier(d):
+        p = 1 / (1 + np.exp(-d))
+        return (1 - p) ** 2 + (1 - p) ** 2  # two classes, one-hot target
+
+    times = [quad(lambda d, f=f: 2e-4 / (f(d - 1e-4) - f(d + 1e-4)), -a, 0)[0] for f in (ce, brier)]
+    assert times[0] == pytest.approx(a + 1 - np.exp(-a), rel=1e-5)
+    expanded = np.exp(a) - 1 + 3 * a + 3 * (1 - np.exp(-a)) + (1 - np.exp(-2 * a)) / 2
+    assert times[1] == pytest.approx(expanded / 4, rel=1e-5)
+    z = torch.tensor([[-a, 0.0]], dtype=torch.float64)
+    for name, f in (("ce", ce), ("brier", brier)):
+        assert make_loss(name)(z, torch.tensor([0])).item() == pytest.approx(f(-a), rel=1e-12)
+
+
+@pytest.mark.claim("fisher-is-curvature")
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_the_curvature_of_ce_is_the_covariance_of_the_score_and_gives_standard_errors(n_classes):
+    rng = np.random.default_rng([n_classes, 3])
+    z, q, h = rng.normal(0, 2, n_classes), rng.dirichlet(np.ones(n_classes)), 1e-3
+    p = softmax(z)
+    scores = [np.eye(n_classes)[y] - p for y in range(n_classes)]
+    information = sum(p[y] * np.outer(s, s) for y, s in enumerate(scores))
+    steps = h * np.eye(n_classes)
+    for a, b in itertools.product(range(n_classes), repeat=2):
+        corners = [z + i * steps[a] + j * steps[b] for i, j in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
+        high, mixed, mixed_too, low = (cross_entropy(q, corner) for corner in corners)
+        assert abs((high - mixed - mixed_too + low) / (4 * h * h) - information[a, b]) < 1e-5
+    # statsmodels, with a constant alone, has the last class as its base once the labels run the other way.
+    counts = rng.integers(20, 200, n_classes)
+    labels = np.repeat(np.arange(n_classes)[::-1], counts)
+    fitted = MNLogit(labels, np.ones(len(labels))).fit(disp=0, method="newton")
+    o = counts / counts.sum()
+    ours = np.linalg.inv((np.diag(o) - np.outer(o, o))[:-1, :-1]) / counts.sum()
+    assert np.abs(fitted.cov_params()[::-1, ::-1] / ours - 1).max() < 1e-6

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linprog, minimize
 
+from gence.lab.data import load_splits
 from gence.losses import REGISTRY, AdaFocalLoss, EntropyLoss, GenCELoss, gence_focal_loss, make_loss
 from gence.propriety import completeness, conditional_risk, find_minimisers, is_strictly_proper
 
 SHAPES = [2, 3, 5]
 SEEDS = range(5)
-# Their verdicts: tests/losses/test_family.py, for the last two tests/theory/test_tax.py (in a batch that holds all
-# classes they are cross-entropy and, without a past, GenCE).
+# Their verdicts: tests/losses/test_family.py; of present-class CE below; of the last tests/theory/test_tax.py (without
+# a past it is GenCE).
 WHOLE_BATCH = ("gence_focal", "gence_adafocal", "mmce", "mmce_w", "present_class", "gence_tracked")
 
 # The losses of p_y alone as plain formulas, with their derivatives worked out by hand.
@@ -92,6 +93,37 @@ def test_mmce_on_one_sample_rewards_a_bolder_prediction(name, belief):
         return sum(b * loss(z, torch.tensor([y])).item() for y, b in ((0, belief), (1, 1 - belief)))
 
     assert risk(belief + 0.01) < risk(belief) - 1e-6
+
+
+@pytest.mark.claim("present-class-proper")
+@pytest.mark.parametrize("q", [[[0.7, 0.3], [0.4, 0.6]], [[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]]])
+def test_present_class_ce_is_proper_only_where_no_class_can_be_absent(q):
+    """The risk over drawn labels, written out: all pairs of labels, two inputs."""
+    q = np.array(q)
+    k = q.shape[1]
+
+    def log_p(z, here):
+        return z - np.log(np.exp(z[:, here]).sum(1, keepdims=True))
+
+    def risk(flat):
+        z, total = flat.reshape(q.shape), 0.0
+        for a, b in itertools.product(range(k), repeat=2):
+            values = log_p(z, sorted({a, b}))
+            total -= q[0, a] * q[1, b] * (values[0, a] + values[1, b]) / 2
+        return total
+
+    ours = make_loss("present_class")
+    z = np.random.default_rng(k).normal(size=q.shape)
+    pairs = itertools.product(range(k), repeat=2)
+    by_library = sum(q[0, a] * q[1, b] * ours(torch.tensor(z), torch.tensor([a, b])).item() for a, b in pairs)
+    assert abs(risk(z.ravel()) - by_library) < 1e-12
+    best = minimize(risk, np.zeros(q.size), method="BFGS", options={"gtol": 1e-8})
+    assert best.fun < risk(np.log(q).ravel()) - 1e-2  # another prediction is cheaper than the belief
+    if k == 2:
+        differ = 0.7 * 0.6 / (0.7 * 0.6 + 0.3 * 0.4)
+        gap = best.x[[0, 2]] - best.x[[1, 3]]
+        assert np.abs(1 / (1 + np.exp(-gap)) - [differ, 1 - differ]).max() < 1e-5
+    assert REGISTRY["present_class"].proper == "if all present"
 
 
 @pytest.mark.claim("one-weight-curve")
@@ -368,3 +400,207 @@ def test_naive_accumulation_is_another_loss_and_two_passes_keep_the_options(opti
     naive = torch.autograd.grad(sum(criterion(a, b) / 3 for a, b in zip(z.split(8), y.split(8), strict=True)), z)[0]
     assert (naive - whole).norm() > 0.05 * whole.norm()
     assert not whole[3].any()
+
+
+@pytest.mark.claim("multi-label-marginals")
+def test_multi_label_cross_entropy_sees_the_marginals_and_nothing_else():
+    """Three labels, all eight outcomes, the loss written out; a joint is moved without moving its marginals."""
+    outcomes = np.array(list(itertools.product((0, 1), repeat=3)))
+    parity = (-1.0) ** outcomes.sum(1)  # orthogonal to a constant and to each label
+
+    def risk(z, joint):
+        log_p, log_not = -np.logaddexp(0, -z), -np.logaddexp(0, z)
+        return -(joint * (outcomes * log_p + (1 - outcomes) * log_not).sum(1)).sum()
+
+    for seed in SEEDS:
+        rng = np.random.default_rng([seed, 60])
+        joint = 0.05 + 0.6 * rng.dirichlet(np.ones(8))
+        other = joint + 0.04 * parity
+        assert np.abs(joint @ outcomes - other @ outcomes).max() < 1e-12 and other.min() > 0
+        best = minimize(risk, rng.normal(size=3), args=(other,), method="BFGS", options={"gtol": 1e-9})
+        assert np.abs(1 / (1 + np.exp(-best.x)) - joint @ outcomes).max() < 1e-6
+        z = rng.normal(size=3)
+        assert abs(risk(z, joint) - risk(z, other)) < 1e-12
+        each = F.binary_cross_entropy_with_logits(
+            torch.tensor(np.tile(z, (8, 1))), torch.tensor(outcomes).double(), reduction="none"
+        )
+        assert abs((torch.tensor(joint)[:, None] * each).sum().item() - risk(z, joint)) < 1e-12
+        q, p = rng.dirichlet(np.ones(3), 2)
+        exclusive = np.zeros(8)
+        exclusive[[4, 2, 1]] = q  # the outcomes 100, 010, 001
+        regret = risk(np.log(p / (1 - p)), exclusive) - risk(np.log(q / (1 - q)), exclusive)
+        assert regret >= (q * np.log(q / p)).sum() - 1e-12
+
+
+def numpy_adam(slope, shape, steps, rate=0.02):
+    """Adam with its usual constants, from zero; yields the weights after each step."""
+    w, first, second = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for t in range(1, steps + 1):
+        g = slope(w)
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+        w = w - rate * first / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        yield w
+
+
+@pytest.mark.claim("noise-on-digits")
+def test_with_wrong_labels_gence_memorises_as_ce_does_and_bounded_losses_less():
+    """In numpy, with the gradients in the logits by hand."""
+    error = {name: [] for name in ("ce", "gence", "lq", "sce")}
+    for seed in range(460, 466):
+        data, rng = load_splits("digits", seed, n_per_class=20), np.random.default_rng([seed, 61])
+        x = np.column_stack([data.x_train, np.ones(len(data.x_train))])
+        test = np.column_stack([data.x_test, np.ones(len(data.x_test))])
+        wrong = rng.random(len(x)) < 0.4
+        y = np.where(wrong, (data.y_train + rng.integers(1, 10, len(x))) % 10, data.y_train)
+        hot = np.eye(10)[y]
+        counts = hot.sum(0)
+
+        def push(name, p, hot=hot, counts=counts):
+            own = (p * hot).sum(1, keepdims=True)
+            if name == "gence":
+                tax = p * counts / p.sum(0)
+                return p - hot + tax - p * tax.sum(1, keepdims=True)
+            weight = {"ce": 1.0, "lq": own**0.7, "sce": 0.1 + 4 * own}[name]  # t |f'(t)|
+            return weight * (p - hot)
+
+        for name in error:
+
+            def slope(w, name=name, push=push, x=x):
+                z = x @ w
+                p = np.exp(z - z.max(1, keepdims=True))
+                return x.T @ push(name, p / p.sum(1, keepdims=True)) / len(x)
+
+            *_, w = numpy_adam(slope, (65, 10), 600)
+            error[name].append(((test @ w).argmax(1) != data.y_test).mean())
+    mean = {name: np.mean(values) for name, values in error.items()}
+    assert abs(mean["gence"] - mean["ce"]) < 0.015
+    assert mean["lq"] < mean["ce"] - 0.1 and mean["sce"] < mean["ce"] - 0.05
+
+
+@pytest.mark.claim("smoothing-keeps-leak")
+@pytest.mark.parametrize("eps", [0.1, 0.5])
+def test_smoothing_does_not_close_the_leak_of_gence(eps):
+    """Four samples, five classes of which two are there; both losses as plain sums."""
+    labels, k = [0, 1, 1, 0], 5
+    q = np.full((4, k), eps / k)
+    q[range(4), labels] += 1 - eps
+
+    def gence(p):
+        return -sum(q[i, m] * np.log(p[i, m] / p[:, m].sum()) for i in range(4) for m in range(k)) / 4
+
+    def ce(p):
+        return -(q * np.log(p)).sum() / 4
+
+    for name, by_hand in (("gence", gence), ("ce", ce)):
+        p = np.random.default_rng(k).dirichlet(np.ones(k), 4)
+        ours = make_loss(name, label_smoothing=eps)(torch.tensor(np.log(p)), torch.tensor(labels)).item()
+        assert abs(ours - by_hand(p)) < 1e-12
+    for mass in (0.001, 0.3, 0.9):  # on the three absent classes
+        p = np.full((4, k), mass / 3)
+        p[:, :2] = (1 - mass) * q[:, :2] / q[:, :2].sum(1, keepdims=True)
+        assert abs(gence(p) - gence(q)) < 1e-12
+        delta = 3 * eps / k
+        price = (1 - delta) * np.log((1 - delta) / (1 - mass)) + delta * np.log(delta / mass)
+        assert abs(ce(p) - ce(q) - price) < 1e-12
+    p = q.copy()
+    p[0] = [0.2, 0.2, 0.2, 0.2, 0.2]
+    assert gence(p) > gence(q) + 1e-3
+
+
+@pytest.mark.claim("distillation-matches-logits")
+def test_hot_distillation_matches_centred_logits():
+    rng = np.random.default_rng(70)
+    v, z, h = rng.normal(0, 2, 6), rng.normal(0, 2, 6), 1e-3
+
+    def distance(z, hot):
+        q = np.exp(v / hot) / np.exp(v / hot).sum()
+        loss = make_loss("ce", temperature=hot)
+        return loss(torch.tensor(z[None]), torch.tensor(q[None])).item()
+
+    squared = (z - z.mean() - v + v.mean()) / 6
+    for hot, within in ((20.0, 0.2), (200.0, 0.02)):
+        slope = [(distance(z + h * e, hot) - distance(z - h * e, hot)) / (2 * h) for e in np.eye(6)]
+        assert np.abs(hot**2 * np.array(slope) - squared).max() < within
+        assert np.abs(slope).max() < 1  # before the factor it fades
+
+
+def with_constant(x):
+    return np.column_stack([x, np.ones(len(x))])
+
+
+def fitted(x, target, push=None, heat=1.0, steps=600):
+    """Weights of a linear softmax model after Adam; push: gradient in the logits of a sample, default p - target."""
+
+    def slope(w):
+        p = softmax_rows(x @ w / heat)
+        return x.T @ (p - target if push is None else push(p, target)) / len(x)
+
+    *_, w = numpy_adam(slope, (x.shape[1], 10), steps)
+    return w
+
+
+def softmax_rows(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def gence_push(p, q):
+    tax = p * q.sum(0) / p.sum(0)
+    return p - q + tax - p * tax.sum(1, keepdims=True)
+
+
+@pytest.mark.claim("smoothed-gence-on-digits")
+def test_on_the_full_batch_smoothed_gence_ends_where_smoothed_ce_ends_and_both_are_too_modest():
+    for seed in range(460, 464):
+        data = load_splits("digits", seed, n_per_class=20)
+        x, test = with_constant(data.x_train), with_constant(data.x_test)
+        q = 0.9 * np.eye(10)[data.y_train] + 0.01
+        p = {push: softmax_rows(test @ fitted(x, q, push)) for push in (None, gence_push)}
+        right = {push: (table.argmax(1) == data.y_test).mean() for push, table in p.items()}
+        assert abs(right[None] - right[gence_push]) < 0.01
+        assert np.abs(p[None] - p[gence_push]).mean() < 0.01
+        for push, table in p.items():
+            assert right[push] - table.max(1).mean() > 0.08
+        sharp = softmax_rows(test @ fitted(x, np.eye(10)[data.y_train]))
+        assert abs((sharp.argmax(1) == data.y_test).mean() - sharp.max(1).mean()) < 0.06
+
+
+@pytest.mark.claim("distillation-on-digits")
+def test_a_student_learns_more_from_a_warm_teacher_than_from_the_same_labels():
+    gains = []
+    for seed in range(460, 466):
+        large, small = (load_splits("digits", seed, n_per_class=n) for n in (90, 20))
+        x, test = with_constant(small.x_train), with_constant(small.x_test)
+        assert {row.tobytes() for row in small.x_train} <= {row.tobytes() for row in large.x_train}
+        teacher = x @ fitted(with_constant(large.x_train), np.eye(10)[large.y_train])
+        students = {
+            "labels": fitted(x, np.eye(10)[small.y_train]),
+            "cold": fitted(x, softmax_rows(teacher)),
+            "warm": fitted(x, softmax_rows(teacher / 4), heat=4.0),
+        }
+        error = {name: ((test @ w).argmax(1) != small.y_test).mean() for name, w in students.items()}
+        gains.append((error["labels"] - error["warm"], error["cold"] - error["warm"]))
+    assert (np.array(gains)[:, 0] > 0.01).mean() > 0.8
+    assert np.array(gains)[:, 1].mean() > 0
+
+
+@pytest.mark.claim("weights-fade")
+def test_the_lead_of_class_weights_and_logit_adjustment_fades_as_the_tail_gets_fitted():
+    lead = []
+    for seed in range(460, 463):
+        data = load_splits("digits", seed, n_per_class=90, rho=30)
+        x, test, hot = with_constant(data.x_train), with_constant(data.x_test), np.eye(10)[data.y_train]
+        counts = hot.sum(0)
+        weight, shift = (1 / counts)[data.y_train][:, None], np.log(counts / counts.sum())
+        error = []
+        for w_i, b in ((1.0, 0.0), (weight / weight.mean(), 0.0), (1.0, shift)):
+
+            def slope(w, w_i=w_i, b=b, x=x, hot=hot):
+                return x.T @ (w_i * (softmax_rows(x @ w + b) - hot)) / len(x)
+
+            path = list(numpy_adam(slope, (65, 10), 1500))
+            assert ((x @ path[-1]).argmax(1) == data.y_train).all()
+            error.append([((test @ path[at]).argmax(1) != data.y_test).mean() for at in (99, 1499)])
+        lead.append([np.subtract(error[0], other) for other in error[1:]])
+    early, late = np.mean(lead, 0).T
+    assert (early > 0.03).all() and (late < early / 2).all()

@@ -63,7 +63,15 @@ def test_folds_are_open_and_what_only_works_on_a_screen_is_gone(text):
         for paragraph in fold.select("p"):
             parts = [part for part in paragraph.find_all(string=True, recursive=False) if len(part) > 30]
             assert all(squeezed(part) in text for part in parts), paragraph.text
-    for only_screen in ("Skiptomaincontent", "Backtotop", "Onthispage", "Showthecode", "scrollthetable"):
+    for only_screen in (
+        "Skiptomaincontent",
+        "Backtotop",
+        "Onthispage",
+        "Showthesource",
+        "Showtheset-up",
+        "Hidethesource",
+        "scrollthetable",
+    ):
         assert only_screen not in text
 
 

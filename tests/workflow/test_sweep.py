@@ -741,6 +741,7 @@ def test_slurm_gets_valid_submissions_one_for_each_job(grid, slurm, tmp_path):
     assert len({options["comment"] for options in given}) == 4
 
 
+@pytest.mark.thorough  # the submissions are tested above, a sweep of the CPU below, a real Slurm by `make test-cluster`
 def test_a_sweep_runs_through_slurm(grid, slurm, tmp_path):
     one = write_grid(tmp_path / "one.yaml", {**yaml.safe_load(grid.read_text()), "vary": {"loss": ["gence"]}})
     arguments = ("sweep", *SLURM, "--slurm-logdir", str(tmp_path / "logs"), "--set-threads", "train=1")

@@ -1,0 +1,16 @@
+"""Exercises that answer back: a check of a student's function by a search for its smallest counterexample.
+
+``check("E08", brier)`` tries the properties that a solution must have on small cases, all of them, in a fixed order,
+and shows the first that fails with the input at which it does. It knows no solution, and shows none.
+
+- ``trial``: exercises, properties, answers. ``small``: small cases, and the smallest belief that a loss distorts.
+- ``losses``, ``decisions``, ``calibration``, ``repair``, ``batch``: the graders. ``registry``: all, and ``check``.
+- ``exercises.toml``: title, statement, stub, and where to read.
+"""
+
+from __future__ import annotations
+
+from gence.course.registry import EXERCISES, check
+from gence.course.trial import Answer, Exercise
+
+__all__ = ["EXERCISES", "Answer", "Exercise", "check"]

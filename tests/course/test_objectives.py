@@ -1,0 +1,54 @@
+"""The objectives of the course: each is well formed, at a place that exists, and has what decides it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gence.course import EXERCISES
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "workflow"))
+import course  # noqa: E402
+
+OBJECTIVES = course.objectives()
+
+
+def test_there_are_enough_and_no_id_comes_twice():
+    assert len(OBJECTIVES) >= 30
+    assert len({one.id for one in OBJECTIVES}) == len(OBJECTIVES)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda one: one.id)
+def test_an_objective_stands_at_a_section_and_names_claims_and_exercises_that_exist(objective):
+    page, heading = objective.section.split("#", 1)
+    assert heading in {line.lstrip("#").strip() for line in course.headings_of(page)}
+    claims = {claim["id"] for claim in yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))}
+    assert set(objective.claims) <= claims
+    assert set(objective.exercises) <= set(EXERCISES) | set(course.other_exercises())
+
+
+def test_every_exercise_serves_an_objective():
+    used = {name for one in OBJECTIVES for name in one.exercises}
+    assert set(EXERCISES) | set(course.other_exercises()) == used
+    assert not set(EXERCISES) & set(course.other_exercises())
+    kinds = {one["kind"] for one in course.other_exercises().values()}
+    assert kinds <= {"compute", "prove", "experiment", "read", "open"}
+
+
+# What every objective has by now. When the quizzes are there, "questions" joins; until then `gaps` says what lacks one.
+COVERED_BY = ("exercises",)
+
+
+@pytest.mark.parametrize("kind", COVERED_BY)
+def test_no_objective_goes_without(kind):
+    assert course.gaps(kind) == []
+
+
+def test_a_gap_is_seen(monkeypatch):
+    bare = OBJECTIVES[0].model_copy(update={"exercises": []})
+    monkeypatch.setattr(course, "objectives", lambda: [bare, *OBJECTIVES[1:]])
+    assert course.gaps("exercises") == [bare.id]

@@ -1,0 +1,35 @@
+"""What `make test` repeats only in part: the commit decides which part, so that nobody chooses and all come in turn."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "workflow"))
+
+import touched  # noqa: E402
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "no git here"
+
+
+def drawn(candidates: Iterable, n: int) -> list:
+    """Some of the candidates."""
+    here = commit()
+    return sorted(candidates, key=lambda one: hashlib.sha256(f"{here} {one}".encode()).hexdigest())[:n]
+
+
+def changed_or_drawn(files: Iterable[str]) -> set[str]:
+    """Those files, named from the root of the repository, that the change touches, and a third of all."""
+    files = set(files)
+    try:
+        changed = set(touched.changed_files(None))
+    except SystemExit:  # a copy without history
+        changed = set()
+    return (files & changed) | set(drawn(files, -(-len(files) // 3)))

@@ -1,0 +1,152 @@
+"""The course's own pages: what the graders refuse, and which objectives are covered.
+
+python workflow/course.py matrix    write book/course/kill_matrix.md
+python workflow/course.py gaps      say which objectives lack an exercise or a question
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import nbformat
+import yaml
+from pydantic import BaseModel, Field
+
+from gence.course import EXERCISES, Answer, Exercise, check
+
+ROOT = Path(__file__).resolve().parent.parent
+# Solutions and planted wrong ones lie by themselves, so that a student's copy can leave them out as a folder.
+COURSE = ROOT / "book" / "course"
+ZOO = COURSE / "zoo"
+MATRIX = COURSE / "kill_matrix.md"
+
+
+class Wrong(NamedTuple):
+    """A planted wrong solution: its mistake, the function, words of the property that breaks and of the answer."""
+
+    mistake: str
+    function: Callable
+    breaks: str
+    shows: str
+
+
+@cache
+def zoo() -> dict[str, tuple[Callable, tuple[Wrong, ...]]]:
+    """Of each exercise a solution, and the wrong ones."""
+    found: dict[str, Any] = {}
+    for path in sorted(ZOO.glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"zoo_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found |= module.ZOO
+    return {name: (good, tuple(Wrong(*w) for w in wrong)) for name, (good, wrong) in sorted(found.items())}
+
+
+def stub_of(exercise: Exercise) -> Callable:
+    """The function that a student starts from."""
+    names: dict[str, Any] = {}
+    exec(exercise.stub, names)
+    return next(value for name, value in names.items() if callable(value) and name != "__builtins__")
+
+
+def kill_matrix() -> str:
+    """The page that says what each planted wrong solution breaks."""
+    return "\n\n".join([HEAD, *(matrix_of(name) for name in EXERCISES)]) + "\n"
+
+
+HEAD = """# What the graders refuse
+
+Each exercise comes with wrong solutions, planted to see whether its grader notices. Here is what refuses them. *First*
+is the property that the answer names, beside the smallest telling input; *also* are properties that would refuse the
+mistake by themselves. Every property is the first for some mistake. A wrong solution that gets through in a class
+becomes one more line in `book/course/zoo/`.
+
+This page is written by `python workflow/course.py matrix`, and a test holds it to the graders."""
+
+
+@cache
+def refusals(name: str) -> tuple[tuple[Wrong, Answer], ...]:
+    """What the grader of an exercise answers to each planted mistake."""
+    return tuple((wrong, check(name, wrong.function)) for wrong in zoo()[name][1])
+
+
+def matrix_of(name: str) -> str:
+    """The section of one exercise: its properties, and a row for each mistake."""
+    exercise = EXERCISES[name]
+    laws = list(exercise.laws)
+    lines = [f"## {name} {exercise.title}", "", *(f"{n}. {_escaped(says)}" for n, says in enumerate(laws, 1)), ""]
+    lines += ["| Mistake | First | Also | Input |", "| --- | --- | --- | --- |"]
+    for wrong, answer in refusals(name):
+        first = laws.index(answer.broken) if answer.broken in laws else -1
+        trial = exercise.accept(wrong.function)
+        also = [n for n, says in enumerate(laws, 1) if n > first + 1 and exercise.first_broken(says, trial)]
+        cells = [wrong.mistake, str(first + 1) if first >= 0 else "stops", ", ".join(map(str, also)), answer.given]
+        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """Words that Markdown takes as they are, on one line of a table."""
+    return re.sub(r"([|\\`*_$<>\[\]])", r"\\\1", text if len(text) <= 120 else f"{text[:117]}...")
+
+
+class Objective(BaseModel, extra="forbid"):
+    """What a reader can do after a section."""
+
+    id: str = Field(pattern=r"^O[1-6]\.\d$")
+    verb: Literal["state", "compute", "implement", "derive", "prove", "decide", "predict", "build", "choose", "explain"]
+    text: str = Field(min_length=10)
+    section: str = Field(pattern=r"^(notebooks|book)/[\w/]+#.+$")
+    claims: list[str]
+    exercises: list[str]
+    questions: list[str]
+
+
+def objectives() -> list[Objective]:
+    """All of them, as book/course/objectives.yml has them."""
+    written = yaml.safe_load((COURSE / "objectives.yml").read_text(encoding="utf-8"))
+    return [Objective(**one) for one in written]
+
+
+def other_exercises() -> dict[str, dict[str, str]]:
+    """Exercises that no program decides: kind and title by id."""
+    return yaml.safe_load((COURSE / "exercises.yml").read_text(encoding="utf-8"))
+
+
+def headings_of(address: str) -> list[str]:
+    """The headings of a page, a notebook or Markdown."""
+    path = ROOT / f"{address}.md"
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+    else:
+        notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.findall(r"^#+ .+$", text, re.MULTILINE)
+
+
+def gaps(kind: Literal["exercises", "questions"]) -> list[str]:
+    """Objectives that have none of these."""
+    return [one.id for one in objectives() if not getattr(one, kind)]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the matrix, or print the gaps."""
+    if arguments == ["matrix"]:
+        MATRIX.write_text(kill_matrix(), encoding="utf-8")
+    elif arguments == ["gaps"]:
+        for kind in ("exercises", "questions"):
+            print(f"without {kind}: {', '.join(gaps(kind)) or 'none'}")
+    else:
+        print(__doc__)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
