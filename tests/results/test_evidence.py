@@ -287,6 +287,7 @@ SMALL = 12  # runs of a page that is trained anew whole, with one seed
 FOREIGN = "experiments/ood"
 FEATURES = "experiments/frozen_features"
 FRESH = "experiments/fresh_seeds"
+CURVES = "experiments/generative_or_not"
 
 
 def candidates() -> list[tuple[str, str, int]]:
@@ -428,3 +429,18 @@ def test_a_drawn_head_of_the_fresh_seeds_is_what_its_training_gives(monkeypatch)
         "auroc_emnist_letters_energy",
     ):
         assert again[column] == pytest.approx(row[column].item(), abs=1e-4), (key, seed, column)
+
+
+def test_a_drawn_classifier_on_a_learning_curve_is_what_its_training_gives(monkeypatch):
+    """Naive Bayes to GenCE: one drawn split, sample size and method, at the settings that were chosen."""
+    records = evidence.recorded(CURVES)["records"]
+    keys = ["dataset", "samples", "method", "seed"]
+    ((dataset, samples, method, seed),) = drawn(records[keys].itertuples(index=False, name=None), 1)
+    (row,) = records[records[keys].eq((dataset, samples, method, seed)).all(axis=1)].to_dict("records")
+    monkeypatch.setattr(evidence, "of_trainings", lambda *_: {"records": []})
+    page = page_again(CURVES, seed)
+    settings = page["CLASSICAL"][method][1] if method in page["CLASSICAL"] else page["HEADS"]
+    chosen = [settings[row["setting_error"]], settings[row["setting_nll"]]]
+    again = page["measured"](dataset, samples, method, chosen, [seed])
+    assert again[0, 0, 0] == pytest.approx(row["error"], abs=1e-4), (dataset, samples, method, seed)
+    assert again[1, 0, 1] == pytest.approx(row["nll"], abs=1e-4), (dataset, samples, method, seed)
