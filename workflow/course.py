@@ -23,6 +23,7 @@ from gence.course import EXERCISES, Answer, Exercise, check
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import quiz  # noqa: E402
+
 # Solutions and planted wrong ones lie by themselves, so that a student's copy can leave them out as a folder.
 COURSE = ROOT / "book" / "course"
 ZOO = COURSE / "zoo"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 from docutils import nodes
@@ -93,14 +94,17 @@ def asked(wanted: list[str], session: int | None, known: list[Question]) -> list
 # --- the page --------------------------------------------------------------------------------------------------
 
 
-class quiz_element(nodes.General, nodes.Element):  # noqa: N801, the way docutils names nodes
-    """An HTML element that docutils has no node for: `tag`, and its attributes as a dict in `html`."""
+class quiz_element(nodes.General, nodes.TextElement):
+    """An HTML element that docutils has no node for: `tag`, and its attributes as a dict in `html`.
+
+    It holds text, or others of its kind: Sphinx lets links stand in a TextElement only.
+    """
 
 
-def element(tag: str, *children: nodes.Node, **html: str) -> quiz_element:
+def element(tag: str, *children: nodes.Node, **html: str | list[str]) -> quiz_element:
     """An element; underscores in names of attributes stand for hyphens, one at the end is left out."""
     attributes = {name.rstrip("_").replace("_", "-"): value for name, value in html.items()}
-    return quiz_element("", *children, tag=tag, html=attributes)
+    return quiz_element("", "", *children, tag=tag, html=attributes)
 
 
 class Quiz(Directive):
@@ -108,7 +112,7 @@ class Quiz(Directive):
 
     optional_arguments = 1
     final_argument_whitespace = True
-    option_spec = {"session": directives.nonnegative_int}
+    option_spec: ClassVar = {"session": directives.nonnegative_int}
 
     def run(self) -> list[nodes.Node]:
         """Return a block for each question."""
@@ -147,7 +151,7 @@ class Quiz(Directive):
             element("p", *self.words(self.again(question, where)), class_="quiz-again"),
         )
         return element(
-            "div", fields, answer, class_="quiz", id=f"quiz-{question.id}",
+            "div", fields, answer, class_="quiz", ids=[f"quiz-{question.id}"],
             data_question=question.id, data_right=str(question.right),
         )  # fmt: skip
 
