@@ -175,7 +175,8 @@ const GenceQuiz = (() => {
     return element;
   }
 
-  const two = value => (Number.isFinite(value) ? value.toFixed(2) : "∞");
+  const two = value =>
+    Number.isFinite(value) ? value.toFixed(2).replace(/^-0\.00$/, "0.00").replace("-", "−") : "∞";
 
   function table(caption, heads, lines) {
     const head = make("tr", {}, ...heads.map(text => make("th", { scope: "col" }, text)));
@@ -265,12 +266,11 @@ const GenceQuiz = (() => {
     }
     function show(given) {
       close(given.percents);
-      const letters = given.percents.length;
       said.replaceChildren(
         scoreTable(`The right answer, ${"ABCD"[given.right]}, had ${given.percents[given.right]} % from you. Low is good.`, [
           ["Yours", scores(given.percents, given.right)],
           ["All on your favourite", scores(favourite(given.percents), given.right)],
-          [`${letters} equal shares`, scores(equal(given.percents), given.right)],
+          ["Equal shares", scores(equal(given.percents), given.right)],
         ]),
       );
     }
@@ -321,18 +321,18 @@ const GenceQuiz = (() => {
     return [
       make("h3", {}, "When you say 70 %"),
       make("figure", {}, diagram(bins),
-        make("figcaption", {}, "Every option of every answer is a forecast; a dot is a fifth of the scale. On the " +
+        make("figcaption", {}, "Every option of every answer is a forecast; a dot stands for a fifth of the scale. On the " +
           "diagonal what you say comes true as often as you say. The bars hold a dot in at least 95 of 100 readers " +
           "whose beliefs are right: that is the noise of so few answers. " +
           `Outside its bar: ${outside} of ${bins.length}.`)),
       table("The diagram in numbers", ["You said", "n", "It was so", "Noise"], bins.map(bin =>
         [percent(bin.stated), bin.n, percent(bin.came), `${percent(bin.low)} to ${percent(bin.high)}`])),
       table("The parts of your Brier score", ["Part", "Mean"], [
-        line("reliability: you say 70 %, it is not 70 %", found.reliability),
-        line("− resolution: you tell cases apart", -found.resolution),
-        line("uncertainty: of who only counts options", found.uncertainty),
-        line("within a bin, which the diagram hides", found.within),
-        line("your Brier score, the sum", found.brier),
+        line("Reliability: 70 % that is not 70 %", found.reliability),
+        line("Minus resolution: what you tell apart", -found.resolution),
+        line("Uncertainty: who only counts options", found.uncertainty),
+        line("Spread within bins, not in the diagram", found.within),
+        line("Your Brier score, the sum", found.brier),
       ]),
     ];
   }

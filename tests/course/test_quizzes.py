@@ -177,8 +177,11 @@ def test_the_built_page_has_every_question_with_its_answer_in_a_fold():
         assert set(question.claims) <= {code.text for code in answer.select("p.quiz-again code")}
 
 
-def test_pages_without_a_question_do_not_load_its_script():
-    assert "quiz.js" not in (BUILT.parent.parent / "explorers.html").read_text(encoding="utf-8")
+def test_pages_with_a_question_load_its_script_and_others_do_not():
+    for page in (ROOT / "book").glob("*.md"):
+        asks = "```{quiz}" in page.read_text(encoding="utf-8")
+        built = (BUILT.parents[1] / f"{page.stem}.html").read_text(encoding="utf-8")
+        assert (built.count('class="quiz"') > 0) == ("quiz.js" in built) == asks, page
 
 
 # --- the script ------------------------------------------------------------------------------------------------
