@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
 from sklearn.metrics import log_loss
-from web import barriers
+from web import SLOW, barriers
 
 from gence.losses import generative_cross_entropy
 from gence.metrics import brier_score
@@ -205,15 +205,29 @@ def harness() -> str:
     )
 
 
-@pytest.fixture
-def page(browser):
+def opened(browser):
     context = browser.new_context(viewport={"width": 1000, "height": 900}, accept_downloads=True)
-    # A name of its own, so that the browser keeps things; nothing is asked of the network.
+    # An address of its own, so that the browser keeps things; nothing is asked of the network.
     context.route("**/*", lambda route: route.fulfill(body=harness(), content_type="text/html"))
+    context.set_default_timeout(SLOW)
     page = context.new_page()
     page.goto("http://quiz.test/")
+    return page
+
+
+@pytest.fixture
+def page(browser):
+    page = opened(browser)
     yield page
-    context.close()
+    page.context.close()
+
+
+@pytest.fixture(scope="module")
+def script(browser):
+    """A page for those who only call functions."""
+    page = opened(browser)
+    yield page
+    page.context.close()
 
 
 def js(page, function: str, *arguments):
@@ -224,10 +238,10 @@ FORECASTS = [[100, 0, 0, 0], [0, 100, 0], [25, 25, 25, 25], [34, 33, 33], [70, 2
 
 
 @pytest.mark.parametrize("percents", FORECASTS)
-def test_scores_are_those_of_python(page, percents):
+def test_scores_are_those_of_python(script, percents):
     probs = np.array([percents]) / 100
     for right in range(len(percents)):
-        found = js(page, "scores", percents, right)
+        found = js(script, "scores", percents, right)
         assert found["brier"] == pytest.approx(brier_score(probs, [right]), abs=1e-12)
         assert found["linear"] == pytest.approx(np.abs(probs[0] - np.eye(len(percents))[right]).sum() / 2, abs=1e-12)
         if percents[right] == 0:
@@ -237,28 +251,28 @@ def test_scores_are_those_of_python(page, percents):
             assert math.copysign(1, found["log"]) == 1, "no minus zero"
 
 
-def test_only_the_linear_score_pays_for_putting_all_on_the_favourite(page):
+def test_only_the_linear_score_pays_for_putting_all_on_the_favourite(script):
     belief = [70, 20, 10]
 
     def expected(percents: list[int], score: str) -> float:
-        return sum(b / 100 * js(page, "scores", percents, k)[score] for k, b in enumerate(belief))
+        return sum(b / 100 * js(script, "scores", percents, k)[score] for k, b in enumerate(belief))
 
-    boast = js(page, "favourite", belief)
+    boast = js(script, "favourite", belief)
     assert boast == [100, 0, 0]
     assert expected(boast, "linear") < expected(belief, "linear")
     assert expected(boast, "brier") > expected(belief, "brier")
     assert expected(boast, "log") == math.inf
 
 
-def test_sliders_sum_to_one_whatever_is_moved(page):
+def test_sliders_sum_to_one_whatever_is_moved(script):
     rng = np.random.default_rng(0)
     for k in (3, 4):
-        percents, touched = js(page, "share", 100, [1] * k), [False] * k
+        percents, touched = js(script, "share", 100, [1] * k), [False] * k
         assert max(percents) - min(percents) <= 1
         for _ in range(60):
             place, value = int(rng.integers(k)), int(rng.choice([0, 100, *rng.integers(0, 101, 4)]))
             before = percents
-            percents = js(page, "rebalance", before, touched, place, value)
+            percents = js(script, "rebalance", before, touched, place, value)
             assert sum(percents) == 100 and min(percents) >= 0 and percents[place] == value
             assert all(float(percent).is_integer() for percent in percents)
             kept = sum(before[j] for j in range(k) if touched[j] and j != place)
@@ -305,14 +319,14 @@ def own_reliability(answers: list[dict]) -> list[dict]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_reliability_diagram_and_the_parts_of_the_score_are_those_of_a_loop(page, seed):
+def test_the_reliability_diagram_and_the_parts_of_the_score_are_those_of_a_loop(script, seed):
     answers = some_answers(30, seed)
-    found, expected = js(page, "reliability", answers), own_reliability(answers)
+    found, expected = js(script, "reliability", answers), own_reliability(answers)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, abs=1e-9)
 
-    parts = js(page, "parts", answers)
+    parts = js(script, "parts", answers)
     events = [(p / 100, float(k == a["right"])) for a in answers for k, p in enumerate(a["percents"])]
     base = np.mean([y for _, y in events])
     scale = 1 / len(answers)
@@ -327,28 +341,28 @@ def test_the_reliability_diagram_and_the_parts_of_the_score_are_those_of_a_loop(
     )
 
 
-def test_without_spread_in_a_bin_the_three_parts_are_the_whole_score(page):
+def test_without_spread_in_a_bin_the_three_parts_are_the_whole_score(script):
     answers = [{"percents": [70, 10, 10, 10], "right": k % 4 and 0 if k % 3 else k % 4} for k in range(24)]
-    parts = js(page, "parts", answers)
+    parts = js(script, "parts", answers)
     assert parts["within"] == pytest.approx(0, abs=1e-12)
     assert parts["resolution"] > 0
 
 
-def test_the_band_of_equal_chances_is_binomial(page):
+def test_the_band_of_equal_chances_is_binomial(script):
     for n, p in [(20, 0.3), (7, 0.5), (1, 0.02), (30, 0.9)]:
-        assert js(page, "band", [p] * n) == list(binom.ppf([0.025, 0.975], n, p))
-    assert js(page, "band", [1.0] * 5) == [5, 5]
-    assert js(page, "band", [0.0]) == [0, 0]
+        assert js(script, "band", [p] * n) == list(binom.ppf([0.025, 0.975], n, p))
+    assert js(script, "band", [1.0] * 5) == [5, 5]
+    assert js(script, "band", [0.0]) == [0, 0]
 
 
-def test_the_band_holds_the_dots_of_readers_whose_beliefs_are_right(page):
+def test_the_band_holds_the_dots_of_readers_whose_beliefs_are_right(script):
     rng = np.random.default_rng(5)
     outside = bins = 0
     for _ in range(60):
         answers = some_answers(30, int(rng.integers(10**6)))[:30]
         for answer in answers:
             answer["right"] = int(rng.choice(len(answer["percents"]), p=np.array(answer["percents"]) / 100))
-        found = js(page, "reliability", answers)
+        found = js(script, "reliability", answers)
         outside += sum(not one["low"] <= one["came"] <= one["high"] for one in found)
         bins += len(found)
     assert bins >= 250
