@@ -21,6 +21,9 @@ from pydantic import BaseModel, Field
 from gence.course import EXERCISES, Answer, Exercise, check
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import quiz  # noqa: E402
+
 # Solutions and planted wrong ones lie by themselves, so that a student's copy can leave them out as a folder.
 COURSE = ROOT / "book" / "course"
 ZOO = COURSE / "zoo"
@@ -105,13 +108,14 @@ class Objective(BaseModel, extra="forbid"):
     section: str = Field(pattern=r"^(notebooks|book)/[\w/]+#.+$")
     claims: list[str]
     exercises: list[str]
-    questions: list[str]
+    questions: list[str]  # filled from quizzes.yml
 
 
 def objectives() -> list[Objective]:
-    """All of them, as book/course/objectives.yml has them."""
+    """All of them, as book/course/objectives.yml has them, with the questions that name them."""
     written = yaml.safe_load((COURSE / "objectives.yml").read_text(encoding="utf-8"))
-    return [Objective(**one) for one in written]
+    asked = quiz.questions(ROOT)
+    return [Objective(**one, questions=[q.id for q in asked if one["id"] in q.objectives]) for one in written]
 
 
 def other_exercises() -> dict[str, dict[str, str]]:

@@ -39,8 +39,7 @@ def test_every_exercise_serves_an_objective():
     assert kinds <= {"compute", "prove", "experiment", "read", "open"}
 
 
-# What every objective has by now. When the quizzes are there, "questions" joins; until then `gaps` says what lacks one.
-COVERED_BY = ("exercises",)
+COVERED_BY = ("exercises", "questions")
 
 
 @pytest.mark.parametrize("kind", COVERED_BY)
@@ -48,7 +47,8 @@ def test_no_objective_goes_without(kind):
     assert course.gaps(kind) == []
 
 
-def test_a_gap_is_seen(monkeypatch):
-    bare = OBJECTIVES[0].model_copy(update={"exercises": []})
+@pytest.mark.parametrize("kind", COVERED_BY)
+def test_a_gap_is_seen(monkeypatch, kind):
+    bare = OBJECTIVES[0].model_copy(update={kind: []})
     monkeypatch.setattr(course, "objectives", lambda: [bare, *OBJECTIVES[1:]])
-    assert course.gaps("exercises") == [bare.id]
+    assert course.gaps(kind) == [bare.id]
