@@ -31,7 +31,7 @@ def brier(p: list[float], y: int) -> float:
     return sum((x - (k == y)) ** 2 for k, x in enumerate(p))
 
 
-# Each loss in the language of the page and, written apart, in Python; whether it is proper and strictly so for K = 2, 3.
+# Each loss in the language of the page and, written apart, in Python; the verdict for K = 2 and for K = 3.
 STRICT, PROPER, LIES, NONE = "open", "tied", "refuted", "no number"
 ZOO = [
     ("-log(p[y])", lambda p, y: -log(p[y]), STRICT, STRICT),
@@ -86,7 +86,7 @@ ZOO = [
     ("-log(p[y]) - 0.02 * sum(p[k] * log(p[k]))", lambda p, y: -log(p[y]) - 0.02 * np.dot(p, np.log(p)), LIES, LIES),
     ("exp(-p[y])", lambda p, y: math.exp(-p[y]), LIES, LIES),
     ("-log(p[y]) + 5 * (y == 1)", lambda p, y: -log(p[y]) + 5 * (y == 1), STRICT, STRICT),
-    ("-min(p[y], 0.5)", lambda p, y: -min(p[y], 0.5), PROPER, LIES),
+    ("-min(p[y], 0.5)", lambda p, y: -min(p[y], 0.5), LIES, LIES),
     ("log(p[y] - 1/10)", lambda p, y: log(p[y] - 1 / 10), NONE, NONE),
     ("1 / (p[0] - 1/2)", lambda p, y: 1 / (p[0] - 1 / 2) if p[0] != 0.5 else math.inf, NONE, NONE),
 ]
@@ -262,16 +262,17 @@ SLIPS = [
     ("y[0]", "[", "only follow p"),
     ("sum(sum(sum(1)))", "sum", "2 deep"),
     ("\U0001f600", "\U0001f600", "Allowed are p[y]"),
-    ("1 + " * 200 + "1", " 1 + ", "at most 400 characters"),
+    ("1 + " * 200 + "1", "1 + ", "at most 400 characters"),
     ("(" * 399, "", "missing after"),
 ]
 PARSE = """([text, K]) => { try { GenceLossLanguage.parse(text, K); return null; } catch (e) {
-    return e instanceof GenceLossLanguage.LossError ? [e.message, text.slice(e.from, e.to), e.from] : String(e.stack); } }"""
+    const known = e instanceof GenceLossLanguage.LossError;
+    return known ? [e.message, text.slice(e.from, e.to)] : String(e.stack); } }"""
 
 
 @pytest.mark.parametrize(("text", "part", "advice"), SLIPS, ids=[text[:20] or "nothing" for text, *_ in SLIPS])
 def test_a_slip_is_told_with_its_place_and_its_mending(js, text, part, advice):
-    message, shown, _ = js(PARSE, [text, 2])
+    message, shown = js(PARSE, [text, 2])
     assert advice in message
     assert shown.startswith(part) if part else shown == ""
 
@@ -282,7 +283,7 @@ def test_whatever_is_typed_gives_a_loss_or_an_error_of_the_language(js):
     texts = ["".join(rng.choice(parts, rng.integers(1, 25))) for _ in range(3000)]
     answers = js(f"texts => texts.map(text => ({PARSE})([text, 3]))", texts)
     assert [a for a in answers if isinstance(a, str)] == []
-    assert sum(a is None for a in answers) > 20
+    assert None in answers, "some of it is a loss"
 
 
 def test_no_script_hands_text_to_the_engine():
@@ -337,22 +338,17 @@ def test_marks_stand_where_belief_and_answer_are(page):
     assert "answer (1/5, 1/5, 3/5)" in page.locator(".ll-picture").get_attribute("aria-label")
 
 
-@pytest.mark.parametrize(("text", "_", "two", "three"), ZOO, ids=IDS)
-def test_every_verdict_is_drawn_and_worded_without_a_hole(page, text, _, two, three):
-    heads = {
-        STRICT: "No counterexample: now prove it.",
-        PROPER: "Not strictly proper; perhaps proper.",
-        LIES: "Not proper.",
-    }
-    for n, kind in ((2, two), (3, three)):
+def test_every_verdict_is_drawn_and_worded_without_a_hole(page):
+    heads = {STRICT: "No counterexample: now prove it.", PROPER: "Not strictly proper; perhaps proper."}
+    heads |= {LIES: "Not proper.", NONE: "Not a number."}
+    for (text, _, *kinds), (n, i) in itertools.product(ZOO, ((2, 0), (3, 1))):
         ask(page, text, n)
-        assert said(page).startswith(heads.get(kind, "Not a number."))
-        whole = page.locator("#loss-lab").inner_text()
-        assert not re.search(r"NaN|undefined|null|Infinity|\[object", whole)
+        assert said(page).startswith(heads[kinds[i]]), text
+        assert not re.search(r"NaN|undefined|null|Infinity|\[object", page.locator("#loss-lab").inner_text()), text
         paths = page.evaluate("[...document.querySelectorAll('#loss-lab path')].map(e => e.getAttribute('d') || '')")
-        assert not re.search("NaN|Infinity|undefined", " ".join(paths))
-        if kind in (STRICT, PROPER):
-            assert re.search(rf"among {len(beliefs(n))} beliefs and {len(lattice(n, FINE))} answers", said(page), re.I)
+        assert not re.search("NaN|Infinity|undefined", " ".join(paths)), text
+        if kinds[i] in (STRICT, PROPER):
+            assert f"among {len(beliefs(n))} beliefs and {len(lattice(n, FINE))} answers" in said(page), text
 
 
 def test_a_slip_is_shown_read_out_selected_and_gone_when_mended(page):
@@ -451,7 +447,8 @@ def test_on_paper_the_verdict_stays_and_the_controls_go(page):
 
 
 def test_the_examples_by_hand_are_what_the_search_finds():
-    text = re.sub(r"\\frac\{?(\d+?)\}?\{?(\d+)\}?(?=\D)", r"\1/\2", SOURCE.read_text("utf-8"))
+    part = r"(?:\{(\d+)\}|(\d))"
+    text = re.sub(rf"\\frac{part}{part}", r"\1\2/\3\4", SOURCE.read_text("utf-8"))
     losses = {text: loss for text, loss, *_ in ZOO}
     for formula, n, sentences in (
         ("1 - p[y]", 2, ("q = ({})", "p = ({})")),
