@@ -423,7 +423,7 @@ def test_the_lab_is_open_to_everybody_and_fits(browser, address, look, width):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=look)
     page = context.new_page()
     page.goto(address)
-    for text, n in (("(1 - p[y])^2", 3), ("1 - p[y]", 2), ("-log(p[y])", 3), ("3", 2), ("log(-p[y])", 3), ("ln(", 2)):
+    for text, n in (("(1 - p[y])^2", 3), ("-log(p[y])", 2), ("ln(", 2)):
         ask(page, text, n)
         assert barriers(page) == [], text
         assert page.evaluate("document.documentElement.scrollWidth") <= width, text

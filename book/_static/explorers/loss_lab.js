@@ -133,7 +133,7 @@
     ];
     return make("svg", { viewBox: "0 0 340 104", class: "ll-bars", role: "img", "aria-label": `Bars of the two risks: honesty costs ${ofHonest}, the other answer ${ofCosts}.` },
       ...bar("honest", "honesty", honest, ofHonest, 16), ...bar("other", "the other answer", costs, ofCosts, 64),
-      make("path", { class: "ll-zero", d: `M${across(0)} 18V90` }));
+      make("path", { class: "ll-zero", d: `M${across(0)} 20V40m0 28V88` }));
   }
 
   function sums(found, loss, K) {
