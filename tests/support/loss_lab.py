@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
+import numpy as np
+
 from gence.course.small import FINE, as_floats, beliefs, lattice, smallest_lie
 
 Loss = Callable[[list[float], int], float]
@@ -15,10 +17,10 @@ Point = tuple[Fraction, ...]
 def verdict(loss: Loss, n_classes: int) -> dict:
     """What the page should say: refuted, tied, open or no number, with belief, answer and risks."""
     answers = lattice(n_classes, FINE)
-    for p in answers:
-        for label in range(n_classes):
-            if not math.isfinite(loss(as_floats(p), label)):
-                return {"verdict": "no number", "answer": p, "label": label}
+    table = np.array([[loss(as_floats(p), k) for k in range(n_classes)] for p in answers])
+    if not np.isfinite(table).all():
+        at, label = np.argwhere(~np.isfinite(table))[0]
+        return {"verdict": "no number", "answer": answers[at], "label": int(label)}
     if lie := smallest_lie(loss, n_classes):
         return {
             "verdict": "refuted",
@@ -28,11 +30,12 @@ def verdict(loss: Loss, n_classes: int) -> dict:
             "honest": lie.honest,
             "lowest": risk(loss, lie.cheapest, lie.belief),
         }
+    round_first = list(dict.fromkeys([*map(answers.index, beliefs(n_classes)), *range(len(answers))]))
     for q in beliefs(n_classes):
-        honest = risk(loss, q, q)
-        for p in (*beliefs(n_classes), *answers):
-            if p != q and risk(loss, p, q) <= honest + 1e-12 * max(1.0, abs(honest)):
-                return {"verdict": "tied", "belief": q, "answer": p, "honest": honest}
+        honest, risks = risk(loss, q, q), table @ np.array(q, dtype=np.float64)
+        as_cheap = risks <= honest + 1e-12 * max(1.0, abs(honest))
+        for p in (answers[i] for i in round_first if as_cheap[i] and answers[i] != q):
+            return {"verdict": "tied", "belief": q, "answer": p, "honest": honest}
     return {"verdict": "open"}
 
 
