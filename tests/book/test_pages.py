@@ -101,6 +101,18 @@ def test_a_page_is_open_to_everybody(opened):
     assert barriers(opened.page) == []
 
 
+# Inline formulas that a keyboard stops at although they fit.
+STOPS = """() => [...document.querySelectorAll('article span.math[tabindex="0"]')]
+    .filter(box => box.querySelector('mjx-math')?.getBoundingClientRect().width <= box.clientWidth + 1)
+    .map(box => box.textContent.trim())"""
+
+
+@on_a_third_of_the_pages
+def test_a_formula_that_fits_is_no_stop_on_the_way_of_a_keyboard(opened):
+    opened.resize(WIDE)
+    assert opened.page.evaluate(STOPS) == []
+
+
 OTHER_LOOKS = [("light", PHONE), ("dark", WIDE), ("dark", PHONE)]
 
 
