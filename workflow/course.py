@@ -165,8 +165,8 @@ COVERAGE_HEAD = """# What the course covers
 
 Each objective of the course is what a reader can do after a section: *after it you can*. Here it stands with that
 section, the statements of [the ledger](../claims.md) that it rests on, each linked to the page that checks it, the
-exercises that practise it, each linked to its chapter, and the number of its [questions](quiz.md). Exercises in bold are
-graded: a program answers, and [what it refuses](kill_matrix.md) is a page of its own.
+exercises that practise it, each linked to its chapter, and the number of its [questions](quiz.md). Exercises in bold
+are graded: a program answers, and [what it refuses](kill_matrix.md) is a page of its own.
 
 This page is written by `python workflow/course.py coverage`, and a test holds it to the chapters."""
 

@@ -67,7 +67,7 @@ def cells(*described: tuple[str, str]) -> nbformat.NotebookNode:
         ([("**1.** Why?", "exercise:E50"), ("*Solution.* So.", "solution:E51")], "without the tag of its exercise"),
         ([("**1.** Why?", "exercise:E50"), ("So.", "solution:E51")], "does not follow"),
         (
-            [("### Graded exercises", ""), ("**E08.** Brier", "exercise:E08"), ("So.", "solution:E08")],
+            [("### Graded exercises", ""), ("**E08.** B", "exercise:E08"), ("So.", "solution:E08")],
             "does not follow",
         ),
         ([("### Graded exercises", ""), ("**E01.** Prices", "exercise:E01")], "not graded"),
