@@ -262,5 +262,7 @@ def make_copies() -> str:
         (OUT / "instructor.sealed").write_bytes(sealed)
         lines += [f"Solutions and guide: {OUT / 'instructor.sealed'}"]
         lines += [f"Open it with: python -m gence.course open {OUT / 'instructor.sealed'} --out instructor"]
-    lines += ["Next: hand out session_1_lab.ipynb; mark what comes back with python -m gence.course mark FOLDER --out OUT"]
+    lines += [
+        "Next: hand out session_1_lab.ipynb; mark what comes back with python -m gence.course mark FOLDER --out OUT"
+    ]
     return "\n".join(lines)

@@ -134,12 +134,12 @@ def _events(
                     yield "lost", f"{limits.total:g} seconds for one submission are over"
                     return
                 kind, what = here.recv()
-                if kind == "end":
-                    return
                 if kind == "student":
                     student = what
-                else:
+                elif kind != "end":
                     yield kind, what
+                if kind in ("end", "lost", "problem"):
+                    return
         except (EOFError, OSError):
             yield "lost", "its examiner was ended"
         finally:
@@ -195,10 +195,18 @@ def _examine(
         tell.send(("end", None))
     except _Lost as lost:
         tell.send(("lost", str(lost)))
+    except Exception as error:
+        tell.send(("lost", f"the grader failed: {error!r}"))
 
 
 def _enter(
-    line: Connection, cells: list[Cell], skip: Sequence[int], limits: walls.Limits, folder: Path, alone: bool, known: dict
+    line: Connection,
+    cells: list[Cell],
+    skip: Sequence[int],
+    limits: walls.Limits,
+    folder: Path,
+    alone: bool,
+    known: dict,
 ) -> None:
     stays = walls.enclose(folder, limits, line.fileno(), alone)
     line.send_bytes(wire.pack(["walls", {"namespaces": alone, "landlock": stays}]))

@@ -158,7 +158,9 @@ def _page(name: str, found: Marked) -> str:
         parts += ["<h2>What went wrong in its cells</h2>", f"<pre>{html.escape(chr(10).join(found.faults))}</pre>"]
     if found.printed:
         parts += ["<h2>What it printed first</h2>", f"<pre>{html.escape(found.printed)}</pre>"]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(name)}</title>'
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(name)}</title>'
+    )
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>\n' + "\n".join(
         [*parts, "</body></html>\n"]
     )
@@ -166,22 +168,32 @@ def _page(name: str, found: Marked) -> str:
 
 def _summary(folder: Path, out: Path, rows: dict[str, Marked]) -> str:
     unread = [name for name, found in rows.items() if found.problem]
-    looked = [name for name, found in rows.items() if any(one.verdict in ("stopped", "not tried") for one in found.marks)]
+    looked = [
+        name for name, found in rows.items() if any(one.verdict in ("stopped", "not tried") for one in found.marks)
+    ]
     hand = sum(one.verdict == "by hand" for found in rows.values() for one in found.marks)
-    other = sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix not in (".ipynb", "") and "/." not in str(p))
+    other = sorted(
+        p.name for p in folder.rglob("*") if p.is_file() and p.suffix not in (".ipynb", "") and "/." not in str(p)
+    )
     lines = [f"{len(rows)} notebooks, {len(rows)} rows: {out / 'marks.csv'}"]
     lines += [f"Not read: {', '.join(unread)}"] if unread else []
-    lines += [f"Stopped somewhere, so look at them: {', '.join(n for n in looked if n not in unread)}"] if looked else []
+    lines += (
+        [f"Stopped somewhere, so look at them: {', '.join(n for n in looked if n not in unread)}"] if looked else []
+    )
     lines += [f"Files that are no notebooks, left alone: {', '.join(other[:10])}"] if other else []
     lines += [_contained(rows)]
     to_do = f"{hand} answers to mark by hand, on" if hand else "what each student reads:"
-    return "\n".join([*lines, f"Next: {to_do} the pages in {out / 'pages'}; properties that fail: {out / 'details.csv'}"])
+    return "\n".join(
+        [*lines, f"Next: {to_do} the pages in {out / 'pages'}; properties that fail: {out / 'details.csv'}"]
+    )
 
 
 def _contained(rows: dict[str, Marked]) -> str:
     stood = [found.walls for found in rows.values() if found.walls]
     names = {"namespaces": "network and other processes", "landlock": "files outside its folder"}
     missing = [what for wall, what in names.items() if stood and not all(walls.get(wall) for walls in stood)]
-    return f"NOT kept from student code on this system: {', '.join(missing)}" if missing else (
-        "Kept from student code: network, other processes, files outside its own folder"
+    return (
+        f"NOT kept from student code on this system: {', '.join(missing)}"
+        if missing
+        else ("Kept from student code: network, other processes, files outside its own folder")
     )

@@ -24,7 +24,7 @@ def _fernet(key: str, salt: bytes) -> Any:
     try:
         from cryptography.fernet import Fernet
     except ImportError:
-        raise ImportError("an instructor's archive needs the package cryptography: pip install 'gence[course]'") from None
+        raise ImportError("an archive needs the package cryptography: pip install 'gence[course]'") from None
     derived = hashlib.scrypt(key.encode(), salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32)
     return Fernet(base64.urlsafe_b64encode(derived))
 

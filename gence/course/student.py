@@ -41,8 +41,9 @@ def study(
 ) -> None:
     """Run the cells, say which of `names` they define, then answer calls until the line closes.
 
-    Messages are ``["cell", i]`` before a cell, ``["fault", i, text]`` for the first thing that went wrong in it,
-    ``["ready", {name: {"times": definitions, "takes": arguments}}, printed]``, and ``["value", value]`` or ``["error", name, text]`` for a call.
+    Messages are ``["cell", i]`` before a cell, ``["fault", i, text]`` for the first thing that went wrong in it, then
+    ``["ready", {name: {"times": definitions, "takes": arguments}}, printed]``; of a call ``["value", value]`` or
+    ``["error", name, text]``.
     """
     printed = sys.stdout = sys.stderr = _Printed()
     # Marks do not come from here: what the notebook checks itself is not tried twice.
@@ -68,9 +69,7 @@ def _ring(*_: object) -> None:
     raise _Late
 
 
-def _run(
-    source: str, space: dict[str, Any], names: Sequence[str], defined: Counter[str], seconds: float
-) -> str | None:
+def _run(source: str, space: dict[str, Any], names: Sequence[str], defined: Counter[str], seconds: float) -> str | None:
     """Run a cell, statement by statement: one that fails does not take the next with it. Return the first fault."""
     fault = None
     signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second: the first may be caught
@@ -97,7 +96,7 @@ def _run(
 
 
 def _takes(thing: Any) -> str | list | None:
-    """Name, kind and whether there is a default, of each argument; None if that cannot be seen; text for no function."""
+    """Of each argument its name, kind, and whether it has a default; None if they cannot be seen; text: no function."""
     if not callable(thing):
         return type(thing).__name__
     try:
@@ -110,8 +109,7 @@ def _takes(thing: Any) -> str | list | None:
 def _is_stub(statement: ast.stmt) -> bool:
     """A function without a body: words, ``...``, ``pass``, or an exception that says it is not written."""
     return isinstance(statement, ast.FunctionDef) and all(
-        isinstance(line, ast.Pass | ast.Raise)
-        or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+        isinstance(line, ast.Pass | ast.Raise) or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
         for line in statement.body
     )
 

@@ -166,7 +166,9 @@ def test_a_sheet_is_a_notebook_that_installs_and_asks(student, number, kind):
         title = EXERCISES[name].title if name in EXERCISES else copies.others()[name]["title"]
         assert mine[0].source.startswith(f"## {name} {title}\n\n")
         assert len(mine[0].source) > 120
-    blanks = [cell.source for cell in sheet.cells if any(t.startswith("answer:") for t in cell.metadata.get("tags", []))]
+    blanks = [
+        cell.source for cell in sheet.cells if any(t.startswith("answer:") for t in cell.metadata.get("tags", []))
+    ]
     assert len(blanks) == len(by_hand) and set(blanks) <= {BLANK, BLANK_CODE}
 
 
@@ -278,7 +280,9 @@ def test_an_export_asks_what_the_sheet_asks_and_holds_no_solution(tmp_path, monk
 
 def test_nbgrader_sees_points_and_solutions_where_they_are(tmp_path):
     sheet = exports.nbgrader(copies.sheet(1, "lab"), "session_1_lab")
-    about = {cell.metadata.nbgrader.grade_id: cell.metadata.nbgrader for cell in sheet.cells if "nbgrader" in cell.metadata}
+    about = {
+        cell.metadata.nbgrader.grade_id: cell.metadata.nbgrader for cell in sheet.cells if "nbgrader" in cell.metadata
+    }
     assert about["E02-function"].solution and not about["E02-function"].grade
     assert about["E02-check"].grade and about["E02-check"].locked and about["E02-check"].points == 1
     assert about["E01-answer"].grade and about["E01-answer"].points == len(copies.steps()["E01"])
@@ -288,7 +292,9 @@ def tool(name: str) -> list[str]:
     """How to start another grader: the one in $GENCE_OTTER or $GENCE_NBGRADER, or the one on the path."""
     found = os.environ.get(f"GENCE_{name.upper()}") or shutil.which(name)
     if not found:
-        pytest.skip(f"{name} is not installed. In a virtual environment of its own, with gence in it: GENCE_{name.upper()}=...")
+        pytest.skip(
+            f"{name} is not installed. In a virtual environment of its own, with gence in it: GENCE_{name.upper()}=..."
+        )
     return [found]
 
 

@@ -262,7 +262,9 @@ def test_arrays_keep_their_kind_and_other_things_their_name():
     assert type(other).__name__ == "Unkind" and repr(other) == "unkind"
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b'{"tuple": 3}', b'{"dict": [1]}', b'{"array": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[" * 100_000, b'{"tuple": 3}', b'{"dict": [1]}', b'{"array": 1}', b"\xff"]
+)
 def test_what_is_no_message_is_refused(text):
     with pytest.raises(ValueError):
         wire.unpack(text)

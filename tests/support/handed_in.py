@@ -98,7 +98,9 @@ def many(outside: Path, own: Path) -> dict[str, Case]:
         "a list": Case(b"[1, 2]", ("not tried", "not tried"), "no list of cells"),
         "deep": Case(deep, ("not tried", "not tried"), "not JSON"),
         "odd cells": Case(
-            json.dumps({"cells": [3, None, {"source": 5}, {"cell_type": "code", "source": [BRIER], "metadata": 7}]}).encode(),
+            json.dumps(
+                {"cells": [3, None, {"source": 5}, {"cell_type": "code", "source": [BRIER], "metadata": 7}]}
+            ).encode(),
             ("passed", "missing"),
         ),
         "no checks": Case(notebook(TRACE, BRIER, ABSENT), BOTH),
