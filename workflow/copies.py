@@ -77,13 +77,17 @@ def chapter(path: Path) -> nbformat.NotebookNode:
     """A notebook of the book without its solutions.
 
     Raises:
-        SystemExit: a cell holds a solution and no tag that says so.
+        SystemExit: a cell speaks of a solution in another way than all the others.
     """
     notebook = nb.read(path)
-    notebook.cells = [cell for cell in notebook.cells if not is_solution(cell)]
     for cell in notebook.cells:
-        if "*Solution.*" in cell.source:
-            raise SystemExit(f"{path.relative_to(ROOT)}: this cell needs the tag solution:ID:\n{cell.source[:200]}")
+        if cell.cell_type == "markdown":  # some hold the end of a solution and the next exercise
+            parts = nb.OPENING.split(cell.source)
+            cell.source = "".join(part for part in parts if not part.startswith("*Solution.*"))
+    notebook.cells = [cell for cell in notebook.cells if cell.source.strip() and not is_solution(cell)]
+    for cell in notebook.cells:
+        if "Solution" in cell.source:
+            raise SystemExit(f"{path.relative_to(ROOT)}: is this a solution? Tag it solution:ID\n{cell.source[:200]}")
     commit = notebook.metadata.get("gence", {}).get("commit")
     kept = {key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata}
     notebook.metadata = nbformat.from_dict(kept | ({"gence": {"commit": commit}} if commit else {}))
@@ -143,13 +147,18 @@ def in_words(name: str) -> list[nbformat.NotebookNode]:
 
 
 def statement(name: str) -> str:
-    """What an exercise asks for: as exercises.yml has it, or the cells of a chapter with its tag."""
-    if "statement" in others()[name]:
-        return others()[name]["statement"].strip()
+    """What an exercise asks for: as statements.yml has it, or the cells of a chapter with its tag."""
+    if written := _statements().get(name):
+        return written.strip()
     found = [cell.source for cell, _ in _of_chapters(name, "exercise")]
     if not found:
-        raise SystemExit(f"{name} has no statement: in book/course/exercises.yml, or a cell tagged exercise:{name}")
+        raise SystemExit(f"{name} has no statement: in book/course/statements.yml, or a cell tagged exercise:{name}")
     return re.sub(r"^\*\*\d+\.\*\* ", "", "\n\n".join(found)).strip()
+
+
+@cache
+def _statements() -> dict[str, str]:
+    return yaml.safe_load((COURSE / "statements.yml").read_text(encoding="utf-8"))
 
 
 def _of_chapters(name: str, kind: Literal["exercise", "solution"]) -> Iterator[tuple[nbformat.NotebookNode, Path]]:
