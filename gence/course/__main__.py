@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--exercises", nargs="+", default=[], metavar="E02", help="that count; default: what most of them check"
     )
     marking.add_argument("--by-hand", nargs="+", default=[], metavar="E05", help="that a person marks")
-    marking.add_argument("--seconds", type=float, default=20, help="for a cell, and for an exercise (default: 20)")
+    marking.add_argument(
+        "--seconds", type=float, default=20, help="of the processor, for a cell and an exercise (default: 20)"
+    )
     marking.add_argument("--total", type=float, default=600, help="seconds for a submission (default: 600)")
     marking.add_argument("--memory", type=float, default=2, help="GB beside the libraries (default: 2)")
     opening = commands.add_parser("open", help="open the archive of `make course INSTRUCTOR=key`")

@@ -31,7 +31,7 @@ from gence.course.trial import words
 
 __all__ = ["Mark", "Marked", "mark"]
 
-_GRACE = 3.0  # seconds beyond its limit after which a process is ended
+_GRACE = 2.0  # seconds beyond its limit after which a process is ended
 FUNCTIONS = {name: ast.parse(exercise.stub).body[-1].name for name, exercise in EXERCISES.items()}
 
 
@@ -186,7 +186,7 @@ def _examine(
         _leave_after(_enter, theirs, cells, skip, limits, folder, isolated, known)
     theirs.close()
     tell.send(("student", pid))
-    student = _Student(line, pid, limits.seconds)
+    student = _Student(line, pid, limits)
     try:
         ready = student.load(tell, len(cells), skip)
         for name in todo:
@@ -210,7 +210,7 @@ def _enter(
 ) -> None:
     stays = walls.enclose(folder, limits, line.fileno(), alone)
     line.send_bytes(wire.pack(["walls", {"namespaces": alone, "landlock": stays}]))
-    study(line, cells, skip, tuple(FUNCTIONS.values()), limits.seconds, known)
+    study(line, cells, skip, tuple(FUNCTIONS.values()), limits, known)
 
 
 def _to_read(name: str, cells: list[Cell]) -> Mark:
@@ -239,15 +239,26 @@ def _judge(name: str, student: _Student, defined: dict[str, Any] | None) -> Mark
 class _Student:
     """The examiner's end of the line."""
 
-    def __init__(self, line: Connection, pid: int, seconds: float) -> None:
-        self.line, self.pid, self.seconds = line, pid, seconds
-        self.until = 0.0
+    def __init__(self, line: Connection, pid: int, limits: walls.Limits) -> None:
+        self.line, self.pid, self.limits = line, pid, limits
+        self.begin()
+
+    def begin(self) -> None:
+        """From here on its time counts."""
+        self.clock, self.used = time.monotonic(), walls.used(self.pid)
+
+    def is_late(self) -> bool:
+        """Whether it has used up its time; `_GRACE` more than a cell that ends itself."""
+        clock = time.monotonic() - self.clock - _GRACE
+        return clock > self.limits.seconds and (
+            clock > self.limits.patience or walls.used(self.pid) - self.used > self.limits.seconds
+        )
 
     def load(self, tell: Connection, n_cells: int, skip: Sequence[int]) -> dict[str, Any]:
         """Follow the student through the cells; return which functions there are."""
         faults = []
         while True:
-            self.until = time.monotonic() + self.seconds + _GRACE
+            self.begin()
             kind, *what = self.hear()
             try:
                 if kind == "cell" and what[0] in set(range(n_cells)) - set(skip):
@@ -267,8 +278,9 @@ class _Student:
 
     def hear(self) -> list[Any]:
         """The next message, which is a list."""
-        if not self.line.poll(max(0.0, self.until - time.monotonic())):
-            raise _Lost(f"no answer within {self.seconds:g} seconds")
+        while not self.line.poll(0.2) or self.is_late():
+            if self.is_late():
+                raise _Lost(f"no answer within {self.limits.seconds:g} seconds")
         try:
             message = wire.unpack(self.line.recv_bytes(2 * wire.MOST))
             if isinstance(message, list) and message:
@@ -296,10 +308,9 @@ class _Student:
         """The student's function, to be called from here; a TypeError where it is none."""
         if isinstance(takes, str):
             raise TypeError(f"{name} is no function, but {takes}")
-        until = self.until = time.monotonic() + self.seconds
+        self.begin()
 
         def ask(*inputs: Any) -> Any:
-            self.until = until
             try:
                 with suppress(BrokenPipeError):  # it has ended: its end of the line says so
                     self.line.send_bytes(wire.pack([name, list(inputs)]))

@@ -15,6 +15,7 @@ from typing import Any
 
 from gence.course import registry, wire
 from gence.course.submission import Cell, python
+from gence.course.walls import Limits
 
 __all__ = ["study"]
 
@@ -37,7 +38,7 @@ class _Printed(io.TextIOBase):
 
 
 def study(
-    line: Connection, cells: Sequence[Cell], skip: Sequence[int], names: Sequence[str], seconds: float, known: dict
+    line: Connection, cells: Sequence[Cell], skip: Sequence[int], names: Sequence[str], limits: Limits, known: dict
 ) -> None:
     """Run the cells, say which of `names` they define, then answer calls until the line closes.
 
@@ -53,10 +54,11 @@ def study(
     space |= {"display": lambda *things, **options: None, "get_ipython": lambda: None}
     defined: Counter[str] = Counter()
     signal.signal(signal.SIGALRM, _ring)
+    signal.signal(signal.SIGPROF, _ring)
     for at, cell in enumerate(cells):
         if cell.is_code and at not in skip:
             line.send_bytes(wire.pack(["cell", at]))
-            if fault := _run(cell.source, space, names, defined, seconds):
+            if fault := _run(cell.source, space, names, defined, limits):
                 line.send_bytes(wire.pack(["fault", at, fault]))
     ready = {name: {"times": times, "takes": _takes(space[name])} for name, times in defined.items() if name in space}
     line.send_bytes(wire.pack(["ready", ready, printed.text]))
@@ -69,10 +71,11 @@ def _ring(*_: object) -> None:
     raise _Late
 
 
-def _run(source: str, space: dict[str, Any], names: Sequence[str], defined: Counter[str], seconds: float) -> str | None:
+def _run(source: str, space: dict[str, Any], names: Sequence[str], defined: Counter[str], limits: Limits) -> str | None:
     """Run a cell, statement by statement: one that fails does not take the next with it. Return the first fault."""
     fault = None
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second: the first may be caught
+    signal.setitimer(signal.ITIMER_PROF, limits.seconds, 1)  # again each second: the first may be caught
+    signal.setitimer(signal.ITIMER_REAL, limits.patience, 1)
     try:
         for statement in ast.parse(python(source)).body:
             before = {name: space.get(name) for name in names}
@@ -87,10 +90,11 @@ def _run(source: str, space: dict[str, Any], names: Sequence[str], defined: Coun
             if not isinstance(statement, ast.Import | ast.ImportFrom):
                 defined.update(name for name in names if space.get(name) is not before[name])
     except _Late:
-        fault = f"stopped after {seconds:g} seconds"
+        fault = f"stopped after {limits.seconds:g} seconds"
     except BaseException as error:
         fault = _words(error)
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
     return fault
 

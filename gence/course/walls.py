@@ -13,11 +13,12 @@ import resource
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Limits", "enclose", "isolate", "kill"]
+__all__ = ["Limits", "enclose", "isolate", "kill", "used"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class Limits:
     """What a submission may use.
 
     Attributes:
-        seconds: for a cell, and for the check of an exercise.
-        total: seconds for all of a submission.
+        seconds: of the processor, for a cell and for the check of an exercise; by the clock five times as many, so that
+            a busy machine takes no points.
+        total: seconds by the clock for all of a submission.
         memory: bytes beside what the graders' own libraries need.
         file: bytes of a file that it writes.
     """
@@ -35,6 +37,11 @@ class Limits:
     total: float = 600.0
     memory: int = 2 * 2**30
     file: int = 10 * 2**20
+
+    @property
+    def patience(self) -> float:
+        """Seconds by the clock for what has `seconds` of the processor."""
+        return 5 * self.seconds
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -92,6 +99,15 @@ def _limit(limits: Limits, isolated: bool) -> None:
 class _Closed(socket.socket):
     def __init__(self, *arguments: object, **options: object) -> None:
         raise OSError("there is no network while a notebook is marked")
+
+
+def used(pid: int) -> float:
+    """Seconds of the processor that a process has had; by the clock where the system does not say."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return time.monotonic()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def kill(pid: int) -> None:
