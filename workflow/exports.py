@@ -90,7 +90,7 @@ def _otter_test(name: str, check: str) -> str:
 def nbgrader(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     """A source of `nbgrader generate_assignment`: solution cells without one, and tests that raise."""
     for of, its in parts(notebook).items():
-        if len(its) == 3:
+        if of and len(its) == 3:
             its[1].source = its[1].source.replace("# your code", "### BEGIN SOLUTION\n    pass\n    ### END SOLUTION")
             its[2].source = f"answer = {its[2].source}\nassert answer.passed, answer"
             its[1].metadata["nbgrader"] = _about(f"{of}-function", solution=True)

@@ -285,9 +285,9 @@ class _Student:
             message = wire.unpack(self.line.recv_bytes(2 * wire.MOST))
             if isinstance(message, list) and message:
                 return message
-        except (EOFError, OSError):
+        except (EOFError, ConnectionError):
             raise _Lost(self.ended()) from None
-        except ValueError:
+        except (ValueError, OSError):  # also where it claims to be longer than any of ours
             pass
         raise _Lost("it sent a message that is none of ours")
 

@@ -89,7 +89,7 @@ def many(outside: Path, own: Path) -> dict[str, Case]:
     deep = b"[" * 200_000
     more = {
         "endless": Case(answered("while True: pass"), BOTH, "stopped after"),
-        "endless and stubborn": Case(answered(stubborn), BOTH, "no answer within"),
+        "endless and stubborn": Case(answered(stubborn), BOTH, "2 seconds"),
         "ten GB": Case(answered("x = bytearray(10 * 2**30)"), BOTH, "MemoryError"),
         "a big file": Case(answered("open('big', 'wb').write(bytes(10**8))"), BOTH, "File too large"),
         "prints for ever": Case(answered("for i in range(10**6): print('x' * 99)"), BOTH),
@@ -123,8 +123,8 @@ def many(outside: Path, own: Path) -> dict[str, Case]:
         "deletes notebooks": Case(answered(unlink), BOTH),
         "kills its parent": Case(answered("import os\nos.kill(os.getppid() or -1, 9)"), BOTH),
         "garbage on the line": Case(answered(garbage), BOTH, "none of ours"),
-        "a forged message": Case(answered(forged, brier=wrong), ("stopped", "passed")),
-        "a huge answer": Case(answered(brier=inside("return [0.0] * 10**7")), ("not yet", "passed")),
+        "a forged message": Case(answered(forged, brier=wrong), ("not yet", "passed")),
+        "a huge answer": Case(answered(brier=inside("return [0.0] * 10**6")), ("not yet", "passed")),
         "no function": Case(answered(brier="brier = 3"), ("not yet", "passed"), "no function"),
         "other arguments": Case(answered(brier="def brier(p): return 0"), ("not yet", "passed"), "asks for a function"),
         "Žofie Ñandú 学生": Case(answered(), BOTH),
