@@ -210,6 +210,8 @@ const GenceQuiz = (() => {
       const slider = make("input", { type: "range", id, min: 0, max: 100, step: 1 });
       const shown = make("output", { for: id });
       label.htmlFor = id;
+      // An option that is a formula has no words of its own.
+      label.prepend(make("span", { class: "quiz-letter" }, `Answer ${"ABCDEFGH"[k]}: `));
       label.after(make("span", { class: "quiz-slider" }, slider, shown));
       slider.addEventListener("input", () => {
         percents = rebalance(percents, touched, k, Number(slider.value));

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup, SoupStrainer
-from drawing import changed_or_drawn, drawn
+from drawing import changed_or_drawn, drawn, others_thorough
 from web import PHONE, WIDE, Opened, barriers, served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,18 +34,16 @@ def opened(site, browser, request):
     found.context.close()
 
 
-on_every_page = pytest.mark.parametrize("opened", PAGES, indirect=True, scope="module")
 # What takes seconds a page: all pages in `make test-thorough`.
 FILES = {name: next(f"{name}{end}" for end in (".md", ".ipynb") if (ROOT / f"{name}{end}").exists()) for name in PAGES}
-LOOKED_AT = changed_or_drawn(FILES.values())
-on_a_third_of_the_pages = pytest.mark.parametrize(
-    "opened",
-    [name if FILES[name] in LOOKED_AT else pytest.param(name, marks=pytest.mark.thorough) for name in PAGES],
-    indirect=True,
-    scope="module",
+CHOSEN = changed_or_drawn(FILES.values())
+LOOKED_AT = [name for name in PAGES if FILES[name] in CHOSEN]
+NOTEBOOKS = [name for name in PAGES if name.startswith("notebooks/")]
+on_a_fifth_of_the_pages = pytest.mark.parametrize(
+    "opened", others_thorough(PAGES, LOOKED_AT), indirect=True, scope="module"
 )
-on_every_notebook = pytest.mark.parametrize(
-    "opened", [name for name in PAGES if name.startswith("notebooks/")], indirect=True, scope="module"
+on_a_fifth_of_the_notebooks = pytest.mark.parametrize(
+    "opened", others_thorough(NOTEBOOKS, LOOKED_AT), indirect=True, scope="module"
 )
 
 
@@ -82,10 +80,31 @@ def looks_right(opened: Opened, look: str, width: int) -> None:
     assert opened.errors == []
 
 
+# What a browser fetches when it opens a page; links are not fetched.
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source|embed)\b[^>]*?\ssrc=["']([^"']+)|<link\b[^>]*?\shref=["']([^"']+)"""
+)
+NOT_FETCHED = re.compile(
+    r"""<link\b[^>]*?\srel=["'](?:canonical|search|next|prev|index|author|license|copyright)["'][^>]*>"""
+)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_names_files_of_the_book_and_no_other_host(name):
+    """All pages, without a browser; a fifth of them is opened below."""
+    path = HTML / f"{name}.html"
+    text = NOT_FETCHED.sub("", path.read_text(encoding="utf-8"))
+    fetched = [src or href for src, href in FETCHED.findall(text)]
+    assert fetched
+    for address in fetched:
+        if not address.startswith("data:"):
+            assert (path.parent / address.partition("?")[0].partition("#")[0]).is_file(), address
+
+
 MOST_BYTES = 1_000_000
 
 
-@on_every_page
+@on_a_fifth_of_the_pages
 def test_a_page_works_offline_shows_everything_and_is_light(opened):
     opened.resize(WIDE)
     looks_right(opened, "light", WIDE)
@@ -95,10 +114,22 @@ def test_a_page_works_offline_shows_everything_and_is_light(opened):
     assert not any("searchindex" in name for name in opened.came), "the index is for the search page"
 
 
-@on_a_third_of_the_pages
+@on_a_fifth_of_the_pages
 def test_a_page_is_open_to_everybody(opened):
     opened.resize(WIDE)
     assert barriers(opened.page) == []
+
+
+# Inline formulas that a keyboard stops at although they fit.
+STOPS = """() => [...document.querySelectorAll('article span.math[tabindex="0"]')]
+    .filter(box => box.querySelector('mjx-math')?.getBoundingClientRect().width <= box.clientWidth + 1)
+    .map(box => box.textContent.trim())"""
+
+
+@on_a_fifth_of_the_pages
+def test_a_formula_that_fits_is_no_stop_on_the_way_of_a_keyboard(opened):
+    opened.resize(WIDE)
+    assert opened.page.evaluate(STOPS) == []
 
 
 OTHER_LOOKS = [("light", PHONE), ("dark", WIDE), ("dark", PHONE)]
@@ -145,7 +176,7 @@ def must_be_seen(heads: list[dict]) -> list[dict]:
     return found + (heads[-1:] if re.search(r"\bis$|verdict", heads[-1]["text"] if heads else "") else [])
 
 
-@on_a_third_of_the_pages
+@on_a_fifth_of_the_pages
 def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(opened):
     page = opened.page
     page.evaluate("() => document.querySelectorAll('article details').forEach(d => { d.open = true; })")
@@ -165,7 +196,7 @@ def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(opened):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
 
 
-@on_a_third_of_the_pages
+@on_a_fifth_of_the_pages
 def test_a_page_fits_a_phone_and_the_dark(opened):
     opened.resize(PHONE)
     opened.page.emulate_media(color_scheme="dark")
@@ -202,7 +233,7 @@ def test_command_lines_fit_their_box(opened):
     assert opened.page.evaluate(cut + ".map(p => p.textContent)") == []
 
 
-@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_solutions_are_folded_with_their_outputs(site, name):
     text = (HTML / f"{name}.html").read_text(encoding="utf-8")
     page = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer("article"))
@@ -241,7 +272,7 @@ def test_nothing_is_cut_on_paper(site, browser):
     page.close()
 
 
-@on_every_notebook
+@on_a_fifth_of_the_notebooks
 def test_a_notebook_page_says_where_its_numbers_come_from_and_shows_all_figures(opened):
     notebook, page = nbformat.read(ROOT / f"{opened.name}.ipynb", as_version=4), opened.page
     described = [m for cell in notebook.cells if "image" in (m := cell.metadata.get("mystnb", {}))]

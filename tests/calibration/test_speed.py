@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from drawing import drawn, others_thorough
 from scipy import special
 from threadpoolctl import threadpool_limits
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -71,7 +72,7 @@ def test_ece_of_a_million_samples_is_faster_than_netcal(million: tuple) -> None:
     assert own < other / 1.5
 
 
-@pytest.mark.parametrize("name", CALIBRATORS)
+@pytest.mark.parametrize("name", others_thorough(CALIBRATORS, drawn(CALIBRATORS, 4)))
 def test_fit_of_ten_thousand_samples_of_100_classes(name: str) -> None:
     logits, labels = problem(10_000, 100)
     (fit,) = seconds(lambda: CALIBRATORS[name]().fit(logits, labels), rounds=1)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 import course  # noqa: E402
 
 OBJECTIVES = course.objectives()
+CLAIMS = {claim["id"] for claim in yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))}
 
 
 def test_there_are_enough_and_no_id_comes_twice():
@@ -26,8 +27,7 @@ def test_there_are_enough_and_no_id_comes_twice():
 def test_an_objective_stands_at_a_section_and_names_claims_and_exercises_that_exist(objective):
     page, heading = objective.section.split("#", 1)
     assert heading in {line.lstrip("#").strip() for line in course.headings_of(page)}
-    claims = {claim["id"] for claim in yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))}
-    assert set(objective.claims) <= claims
+    assert set(objective.claims) <= CLAIMS
     assert set(objective.exercises) <= set(EXERCISES) | set(course.other_exercises())
 
 

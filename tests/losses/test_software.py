@@ -8,6 +8,7 @@ import pytest
 import references
 import torch
 import torch.nn.functional as F
+from drawing import drawn, others_thorough
 from references import EXTREME, K, close, gradient, labels, normal
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
@@ -47,7 +48,7 @@ def check_captured(loss: Callable[[Tensor, Tensor], Tensor], z: Tensor, target: 
     close(gradient(lambda v: captured(v, target), z), gradient(lambda v: loss(v, target), z))
 
 
-@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.parametrize("name", others_thorough(CAPTURED, {"gence", *drawn(CAPTURED, 8)}))
 def test_compiles_in_one_graph(name: str) -> None:
     registered, options = CAPTURED[name]
     check_captured(make_loss(registered, **options), *batch())

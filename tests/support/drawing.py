@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+# Of what costs seconds a piece, `make test` takes one in so many.
+ONE_IN = 5
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "workflow"))
 
@@ -26,10 +31,15 @@ def drawn(candidates: Iterable, n: int) -> list:
 
 
 def changed_or_drawn(files: Iterable[str]) -> set[str]:
-    """Those files, named from the root of the repository, that the change touches, and a third of all."""
+    """Those files, named from the root of the repository, that the change touches, and a fifth of all."""
     files = set(files)
     try:
         changed = set(touched.changed_files(None))
     except SystemExit:  # a copy without history
         changed = set()
-    return (files & changed) | set(drawn(files, -(-len(files) // 3)))
+    return (files & changed) | set(drawn(files, -(-len(files) // ONE_IN)))
+
+
+def others_thorough(candidates: Iterable, kept: Container) -> list[Any]:
+    """The candidates as parameters; those that are not kept are left to `make test-thorough`."""
+    return [one if one in kept else pytest.param(one, marks=pytest.mark.thorough) for one in candidates]

@@ -962,6 +962,7 @@ def check_that_it_was_mended(path: Path) -> None:
     assert "training again" in path.with_name("train-0-1.log").read_text()
 
 
+@pytest.mark.thorough
 def test_a_sweep_runs_and_mends_in_a_folder_with_a_space_and_an_umlaut(elsewhere, sweep_elsewhere):
     made, run = sweep_elsewhere
     runs.write_atomically(run.record_path(1), whole_record(run.identity, 1))

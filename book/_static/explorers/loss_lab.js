@@ -137,7 +137,7 @@
   }
 
   function sums(found, loss, K) {
-    const { node, names, fill } = table("How the averages come about", ["", ...Array.from({ length: K }, (_, y) => `label ${y}`), "average"], 3);
+    const { node, names, fill } = table("How the averages come about", ["row", ...Array.from({ length: K }, (_, y) => `label ${y}`), "average"], 3);
     const [honest, costs] = apart(found.honest, found.costs);
     const each = (point) => floats(point).map((_, y) => apart(loss(floats(point), y))[0]);
     const rows = [
