@@ -225,12 +225,12 @@ ones with the mistakes that were planted, `kill_matrix.md` what refuses each."""
 def _graded_guide(name: str, solution: str, mistakes: list[str]) -> list[str]:
     exercise = EXERCISES[name]
     laws = "\n".join(f"- {says}" for says in exercise.laws)
-    code = textwrap.dedent(solution).strip()
+    code = textwrap.dedent(solution).strip().rstrip(",")
     return [
         f"### {name} {exercise.title}",
         exercise.statement,
         f"Properties, in their order:\n\n{laws}",
-        f"Mistakes that were planted: {', '.join(mistakes)}.",
+        f"Mistakes that were planted: {'; '.join(mistakes)}.",
         f"```python\n{code}\n```",
     ]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -310,3 +312,51 @@ PRICE = """def price(entropy, gradient, p, label):
     g = gradient(p)
     return entropy(p) + g[label] - sum(a * b for a, b in zip(g, p))"""
 WRONG_PRICE = "def price(entropy, gradient, p, label):\n    return entropy(p)"
+
+
+def taken(to: str, tmp_path: Path, monkeypatch) -> tuple[Path, dict[str, str]]:
+    """The exports in a folder of their own, and an environment in which the tool finds gence, and its own commands."""
+    monkeypatch.setattr(copies, "OUT", tmp_path)
+    exports.export(to)
+    path = f"{Path(tool(to)[0]).parent}{os.pathsep}{os.environ['PATH']}"
+    return tmp_path / to, os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.thorough  # two kernels
+def test_otter_makes_and_grades_a_lab(tmp_path, monkeypatch):
+    (otter,) = tool("otter")
+    folder, environment = taken("otter", tmp_path, monkeypatch)
+
+    def run(*arguments: str) -> None:
+        subprocess.run([otter, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+
+    run("assign", "session_2_lab/session_2_lab.ipynb", "made")
+    (grader,) = (folder / "made" / "autograder").glob("*.zip")
+    for name, price, points in (("right", PRICE, 1), ("wrong", WRONG_PRICE, 0)):
+        handed = folder / f"{name}.ipynb"
+        filled(folder / "made" / "student" / "session_2_lab.ipynb", {"price": price}, handed)
+        (folder / name).mkdir()
+        run("run", "-a", str(grader), "-o", name, handed.name)
+        tests = json.loads((folder / name / "results.json").read_text())["tests"]
+        (e07,) = [test for test in tests if test["name"] == "E07"]
+        assert e07["score"] == points and e07["max_score"] == 1
+        assert ("honesty costs the entropy" in e07.get("output", "")) == (points == 0), "the message is that of check"
+
+
+@pytest.mark.thorough
+def test_nbgrader_makes_and_grades_a_lab(tmp_path, monkeypatch):
+    (nbgrader,) = tool("nbgrader")
+    folder, environment = taken("nbgrader", tmp_path, monkeypatch)
+
+    def run(*arguments: str) -> None:
+        subprocess.run([nbgrader, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+
+    run("generate_assignment", "session_2_lab", "--create")
+    for name, price in (("right", PRICE), ("wrong", WRONG_PRICE)):
+        handed = folder / "submitted" / name / "session_2_lab" / "session_2_lab.ipynb"
+        filled(folder / "release" / "session_2_lab" / "session_2_lab.ipynb", {"price": price}, handed)
+    run("autograde", "session_2_lab")
+    run("export")
+    with (folder / "grades.csv").open(encoding="utf-8", newline="") as lines:
+        found = {row["student_id"]: float(row["score"]) for row in csv.DictReader(lines) if row["score"]}
+    assert found == {"right": 1.0, "wrong": 0.0}
