@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -43,6 +44,7 @@ class BookEnglish(SearchEnglish):
         """Lower-case words, without the commands of LaTeX that set type."""
         return super().split(TYPESETTING.sub(" ", input).lower())
 
+    @cache  # noqa: B019 - there is one of it as long as a build lasts
     def stem(self, word: str) -> str:
         """The stem of a word, or the word itself where its stem says nothing."""
         stem = super().stem(word)

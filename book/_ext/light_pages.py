@@ -161,6 +161,12 @@ PUT_RIGHT = (
     (r"<th((?:\s[^>]*)?)>\s*(?:<p>\s*</p>\s*)?</th>", r'<th\1><span class="visually-hidden">row</span></th>', False),
     # A list has items. (docutils gives the entries a role that is deprecated, and that is none of an item.)
     (r' role="doc-biblioentry"', r' role="listitem"', False),
+    # A formula is a box, and a line may break behind a box: what ends the sentence stays with it.
+    (
+        r'(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:?!)\u2019]+)',
+        r'<span class="keep-together">\1\2</span>',
+        False,
+    ),
 )
 
 

@@ -39,10 +39,8 @@ FILES = {name: next(f"{name}{end}" for end in (".md", ".ipynb") if (ROOT / f"{na
 CHOSEN = changed_or_drawn(FILES.values())
 LOOKED_AT = [name for name in PAGES if FILES[name] in CHOSEN]
 NOTEBOOKS = [name for name in PAGES if name.startswith("notebooks/")]
-on_a_fifth_of_the_pages = pytest.mark.parametrize(
-    "opened", others_thorough(PAGES, LOOKED_AT), indirect=True, scope="module"
-)
-on_a_fifth_of_the_notebooks = pytest.mark.parametrize(
+on_some_pages = pytest.mark.parametrize("opened", others_thorough(PAGES, LOOKED_AT), indirect=True, scope="module")
+on_some_notebooks = pytest.mark.parametrize(
     "opened", others_thorough(NOTEBOOKS, LOOKED_AT), indirect=True, scope="module"
 )
 
@@ -91,7 +89,7 @@ NOT_FETCHED = re.compile(
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_names_files_of_the_book_and_no_other_host(name):
-    """All pages, without a browser; a fifth of them is opened below."""
+    """All pages, without a browser; those of the change, and some others, are opened below."""
     path = HTML / f"{name}.html"
     text = NOT_FETCHED.sub("", path.read_text(encoding="utf-8"))
     fetched = [src or href for src, href in FETCHED.findall(text)]
@@ -104,7 +102,7 @@ def test_a_page_names_files_of_the_book_and_no_other_host(name):
 MOST_BYTES = 1_000_000
 
 
-@on_a_fifth_of_the_pages
+@on_some_pages
 def test_a_page_works_offline_shows_everything_and_is_light(opened):
     opened.resize(WIDE)
     looks_right(opened, "light", WIDE)
@@ -114,7 +112,7 @@ def test_a_page_works_offline_shows_everything_and_is_light(opened):
     assert not any("searchindex" in name for name in opened.came), "the index is for the search page"
 
 
-@on_a_fifth_of_the_pages
+@on_some_pages
 def test_a_page_is_open_to_everybody(opened):
     opened.resize(WIDE)
     assert barriers(opened.page) == []
@@ -126,7 +124,7 @@ STOPS = """() => [...document.querySelectorAll('article span.math[tabindex="0"]'
     .map(box => box.textContent.trim())"""
 
 
-@on_a_fifth_of_the_pages
+@on_some_pages
 def test_a_formula_that_fits_is_no_stop_on_the_way_of_a_keyboard(opened):
     opened.resize(WIDE)
     assert opened.page.evaluate(STOPS) == []
@@ -176,7 +174,7 @@ def must_be_seen(heads: list[dict]) -> list[dict]:
     return found + (heads[-1:] if re.search(r"\bis$|verdict", heads[-1]["text"] if heads else "") else [])
 
 
-@on_a_fifth_of_the_pages
+@on_some_pages
 def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(opened):
     page = opened.page
     page.evaluate("() => document.querySelectorAll('article details').forEach(d => { d.open = true; })")
@@ -196,7 +194,7 @@ def test_tables_scroll_in_their_own_box_and_show_what_they_are_for(opened):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
 
 
-@on_a_fifth_of_the_pages
+@on_some_pages
 def test_a_page_fits_a_phone_and_the_dark(opened):
     opened.resize(PHONE)
     opened.page.emulate_media(color_scheme="dark")
@@ -272,7 +270,7 @@ def test_nothing_is_cut_on_paper(site, browser):
     page.close()
 
 
-@on_a_fifth_of_the_notebooks
+@on_some_notebooks
 def test_a_notebook_page_says_where_its_numbers_come_from_and_shows_all_figures(opened):
     notebook, page = nbformat.read(ROOT / f"{opened.name}.ipynb", as_version=4), opened.page
     described = [m for cell in notebook.cells if "image" in (m := cell.metadata.get("mystnb", {}))]

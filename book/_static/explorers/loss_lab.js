@@ -225,7 +225,7 @@
     verdict.replaceChildren(make("strong", {}, head), rest);
     const risks = found.belief ? risksOf(tableOf(loss, K), floats(found.belief)) : [];
     if (found.verdict === "tied") found.costs = found.honest;
-    evidence.replaceChildren(picture(found, risks, K), ...(found.belief ? [make("div", {}, sums(found, loss, K), bars(found))] : []));
+    evidence.replaceChildren(picture(found, risks, K), ...(found.belief ? [bars(found), sums(found, loss, K)] : []));
     link.href = linkOf(text, K);
     live.say(`${head} ${rest}`);
     return null;

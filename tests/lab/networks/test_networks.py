@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawing import drawn, others_thorough
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ SMALL = ("small_cnn", "vgg5", "resnet20_he", "densenet121")
 over_names = pytest.mark.parametrize("name", model_names())
 over_flat = pytest.mark.parametrize("name", FLAT)
 over_image = pytest.mark.parametrize("name", IMAGE)
+over_some_image = pytest.mark.parametrize("name", others_thorough(IMAGE, drawn(IMAGE, 5)))
 over_small = pytest.mark.parametrize("name", SMALL)
 
 
@@ -139,7 +141,7 @@ def test_the_dtype_asked_for_is_the_dtype_of_all_floats(name: str) -> None:
 # --- Shapes ---
 
 
-@over_image
+@over_some_image
 @pytest.mark.parametrize(
     "shape", [(1, 28, 28), (2, 33, 47), *(pytest.param((3, n, n), marks=pytest.mark.thorough) for n in (32, 64))]
 )
@@ -156,7 +158,7 @@ def test_a_smaller_image_than_the_smallest_is_refused(name: str) -> None:
             make_model(name, shape, 5, seed=0)
 
 
-@over_image
+@over_some_image
 def test_the_smallest_image_uses_every_parameter_and_stretches_no_map(name: str) -> None:
     # Down to the smallest image each halving really halves, so no pixel of the last map is padding alone.
     smallest, sides = model_info(name).smallest, []
