@@ -108,7 +108,7 @@ def many(outside: Path, own: Path) -> dict[str, Case]:
         "a copied stub after it": Case(answered(stub, brier=f"{BRIER}\n\n{stub}"), BOTH),
         "only the stub": Case(answered(brier=stub), ("not yet", "passed")),
         "defined twice": Case(answered(BRIER, brier=wrong), ("not yet", "passed"), "defined 2 times; the last"),
-        "an R kernel": Case(answered("x <- c(1, 2)", kernelspec={"name": "ir", "language": "R"}), BOTH, "SyntaxError"),
+        "an R kernel": Case(answered("x <- c(1, 2)", kernelspec={"name": "ir", "language": "R"}), BOTH, "NameError"),
         "Python 2": Case(answered("print 'hello'", language_info={"version": "2.7.18"}), BOTH, "SyntaxError"),
         "magics": Case(answered("%matplotlib inline\n!ls\nfor i in [1]:\n    %time 1", "%%bash\nls", "brier?"), BOTH),
         "sys.exit": Case(answered("import sys\nsys.exit(4)"), BOTH, "SystemExit"),
