@@ -33,8 +33,10 @@ export OMP_WAIT_POLICY := passive
 
 # The tag that `make release-notes` reads from the changelog.
 TAG ?=
+# A key of 16 characters or more, in `make course`: solutions and guide for marking, sealed with it.
+INSTRUCTOR ?=
 
-.PHONY: help setup book html pdf links test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence status fold pin refresh serve dist release-notes bench lock clean distclean
+.PHONY: help setup book html pdf links test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence course status fold pin refresh serve dist release-notes bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -114,6 +116,9 @@ evidence: $(STAMP) ## train the networks behind the pages on results, where stal
 	@$(BIN)/python workflow/evidence.py plan '$(PAGE)' $(if $(FORCE),--force)
 	@$(SNAKEMAKE) evidence --config 'page=$(PAGE)' 'force=$(FORCE)'
 	@$(BIN)/python workflow/evidence.py accept
+
+course: $(STAMP) ## copies for a class in _build/course; INSTRUCTOR=key adds solutions and guide, sealed
+	@GENCE_COURSE_KEY='$(subst ','\'',$(INSTRUCTOR))' $(BIN)/python workflow/course.py copies
 
 status: ## say for every notebook, and the evidence behind it, whether it is fresh
 	@$(INSTALLED)

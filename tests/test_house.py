@@ -29,7 +29,8 @@ STAIRS = {
     "gence.calibration": "_likelihood base temperature samplewise affine binary registry",
     "gence.propriety": "risk minimisers verdict completeness by_hand weights entropy links murphy divergence "
     "mixability elicitation",
-    "gence.course": "trial small losses decisions calibration repair batch registry",
+    "gence.course": "walls wire sealed submission trial small losses decisions calibration repair batch registry "
+    "student marking reports __main__",
     "gence.lab.data": "info arrays embedded readers files regimes packing shifted pretrained features "
     "embedding __main__",
     "gence.lab.networks": "architectures registry",

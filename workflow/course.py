@@ -1,13 +1,15 @@
-"""The course's own pages: what the graders refuse, and which objectives are covered.
+"""The course: its own pages, copies for a class, exports to other people's graders.
 
-python workflow/course.py matrix    write book/course/kill_matrix.md
-python workflow/course.py coverage  write book/course/coverage.md
-python workflow/course.py gaps      say which objectives lack an exercise or a question
+python workflow/course.py matrix            write book/course/kill_matrix.md
+python workflow/course.py coverage          write book/course/coverage.md
+python workflow/course.py sessions          write book/course/session_1.md to session_6.md
+python workflow/course.py gaps              say which objectives lack an exercise or a question
+python workflow/course.py copies            write the student copies, and with a key the instructor's archive
+python workflow/course.py export otter      write the labs as otter-grader takes them; nbgrader: as that does
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 import textwrap
@@ -16,9 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import copies
+import exports
 import nbformat
+import sessions
 import yaml
 from pydantic import BaseModel, Field
+from zoo import Wrong, zoo
 
 from gence.course import EXERCISES, Answer, Exercise, check
 
@@ -27,32 +33,9 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import notebook_tools as nb  # noqa: E402
 import quiz  # noqa: E402
 
-# Solutions and planted wrong ones lie by themselves, so that a student's copy can leave them out as a folder.
 COURSE = ROOT / "book" / "course"
-ZOO = COURSE / "zoo"
 MATRIX = COURSE / "kill_matrix.md"
 COVERAGE = COURSE / "coverage.md"
-
-
-class Wrong(NamedTuple):
-    """A planted wrong solution: its mistake, the function, words of the property that breaks and of the answer."""
-
-    mistake: str
-    function: Callable
-    breaks: str
-    shows: str
-
-
-@cache
-def zoo() -> dict[str, tuple[Callable, tuple[Wrong, ...]]]:
-    """Of each exercise a solution, and the wrong ones."""
-    found: dict[str, Any] = {}
-    for path in sorted(ZOO.glob("*.py")):
-        spec = importlib.util.spec_from_file_location(f"zoo_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found |= module.ZOO
-    return {name: (good, tuple(Wrong(*w) for w in wrong)) for name, (good, wrong) in sorted(found.items())}
 
 
 def stub_of(exercise: Exercise) -> Callable:
@@ -245,14 +228,23 @@ def gaps(kind: Literal["exercises", "questions"]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write a page, or print the gaps."""
+    """Do what the arguments say."""
     if arguments == ["matrix"]:
         MATRIX.write_text(kill_matrix(), encoding="utf-8")
     elif arguments == ["coverage"]:
         COVERAGE.write_text(coverage(), encoding="utf-8")
+    elif arguments == ["sessions"]:
+        sessions.write(objectives())
     elif arguments == ["gaps"]:
         for kind in ("exercises", "questions"):
             print(f"without {kind}: {', '.join(gaps(kind)) or 'none'}")
+    elif arguments == ["copies"]:
+        try:
+            print(copies.make_copies())
+        except (ValueError, ImportError) as problem:
+            raise SystemExit(str(problem)) from None
+    elif arguments in (["export", "otter"], ["export", "nbgrader"]):
+        print(exports.export(arguments[1]))
     else:
         print(__doc__)
         return 2

@@ -119,6 +119,7 @@ def _gradient(f: Trial, first: int) -> Found:
             slips = {
                 "this is the gradient of cross-entropy: the column sums are held fixed": plain / len(z),
                 "cross terms are missing: the softmax ties the logits of a row together": (plain + tax) / len(z),
+                "divided by the samples of the part, not of the batch": logits.grad[:n].numpy() * len(z) / n,
             }
             got = f(_lists(z[:n]), list(y[:n]), p.sum(0).tolist(), counts)
             yield f.differs(got, logits.grad[:n].numpy(), slips=slips)

@@ -123,8 +123,14 @@ def _(f: Trial) -> Found:
 def _(f: Trial) -> Found:
     for groups in _GROUPS:
         honest = all(Fraction(h, n) == c for c, n, h in groups)
-        part = f(list(groups))[2]
-        yield f.holds((abs(part) < 1e-12) == honest, words(part), "0" if honest else "above 0")
+        n, base = _samples(groups)
+        _, second, part = f(list(groups))
+        own = [float(sum(m * (Fraction(h, m) - x) ** 2 for x, m, h in rows) / n)
+               for rows in (groups, [(base, *rest) for _, *rest in groups])]  # fmt: skip
+        changed = abs(second - own[0]) + abs(part - own[1]) < 1e-12
+        slips = {"resolution and calibration have changed places"} if changed else set()
+        wrong = Broken(f.given, words(part), "0" if honest else "above 0", frozenset(slips))
+        yield None if (abs(part) < 1e-12) == honest else wrong
 
 
 @E25.law("uncertainty - resolution + calibration is the mean of (forecast - outcome)^2")
@@ -134,7 +140,18 @@ def _(f: Trial) -> Found:
         score = sum(h * (1 - c) ** 2 + (size - h) * c**2 for c, size, h in groups) / n
         parts = f(list(groups))
         given = f"{f.given}: parts {words(parts)}, which make"
-        yield f.differs(parts[0] - parts[1] + parts[2], float(score), given=given)
+        slips = {
+            "each group counts the same, however many samples it has": _even(groups),
+            "the sign of the resolution: it is subtracted already": float(score) - 2 * parts[1] * (parts[1] < 0),
+        }
+        yield f.differs(parts[0] - parts[1] + parts[2], float(score), given=given, slips=slips)
+
+
+def _even(groups: tuple) -> float:
+    """What the parts make where the mean is taken over groups, not over samples."""
+    _, base = _samples(groups)
+    rates = [(c, Fraction(h, size)) for c, size, h in groups]
+    return float(base * (1 - base) + sum((c - r) ** 2 - (r - base) ** 2 for c, r in rates) / len(rates))
 
 
 @E25.law("a group told as two groups of the same forecast leaves every part as it is")

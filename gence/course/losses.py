@@ -241,6 +241,14 @@ def _(f: Trial) -> Found:
         yield f.holds(len(q) == len(p) and is_distribution(q), words(q), f"{len(p)} probabilities that sum to 1")
 
 
+@E13.law("what is likeliest in p is likeliest in the belief")
+def _(f: Trial) -> Found:
+    for p, gamma in _FOCAL_ANSWERS:
+        if p.count(max(p)) == 1:
+            q, k = f(list(p), gamma), p.index(max(p))
+            yield f.holds(q[k] >= max(q) - 1e-9, f"{words(q)}, where class {q.argmax()} leads", f"class {k} leads")
+
+
 @E13.law("under that belief the risk is level at p: no probability wants to move")
 def _(f: Trial) -> Found:
     for p, gamma in _FOCAL_ANSWERS:

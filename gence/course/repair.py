@@ -229,8 +229,18 @@ def _slips(n: int, alpha: Fraction) -> dict[str, Fraction]:
         "the new score is one of n + 1, not of n": math.ceil(n * (1 - alpha)),
         "rounded down; coverage has to be at least 1 - alpha": math.floor((n + 1) * (1 - alpha)),
         "alpha in place of 1 - alpha": math.ceil((n + 1) * alpha),
+        "where all n scores are too few, the largest of them is too small": min(n, math.ceil((n + 1) * (1 - alpha))),
+        "a quantile of the n scores, interpolated; the promise is about the rank of one among n + 1": _interpolated(
+            n, alpha
+        ),
     }
     return {name: Fraction(rank, n + 1) if rank <= n else Fraction(1) for name, rank in ranks.items()}
+
+
+def _interpolated(n: int, alpha: Fraction) -> int:
+    """How many places of a new score among n others lie below their quantile at 1 - alpha, as NumPy has it."""
+    rest = (n - 1) * (1 - alpha)
+    return math.floor(rest) + 1 + (rest % 1 >= Fraction(1, 2))
 
 
 @E34.law("of all orders of n + 1 scores at least 1 - alpha have the last one at or below the threshold")
@@ -239,7 +249,7 @@ def _(f: Trial) -> Found:
     # Where it is right counts, too: two of the mistakes fail at the same inputs and differ elsewhere.
     same = frozenset(name for name in _slips(1, Fraction(1)) if all(_slips(n, a)[name] == c for n, a, c, _ in cases))
     for n, alpha, covered, missed in cases:
-        given = f"n = {n} scores, alpha = {words(alpha)}; for instance {missed}, whose last score is left out"
+        given = f"n = {n} scores, alpha = {words(alpha)}; for instance {missed}: the last is the new one, and left out"
         got = f"{words(covered)} of all {math.factorial(n + 1)} orders"
         yield None if covered >= 1 - alpha else Broken(given, got, f"{words(1 - alpha)} or more", same)
 

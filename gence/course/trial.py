@@ -56,7 +56,7 @@ class Answer:
         given: the smallest telling input. got: what the solution makes of it. wanted: the other side.
         perhaps: a known mistake that gives what the solution gave, at every failing input looked at.
         read: where the book explains it.
-        calls: how often the solution was called.
+        calls: how often the solution was called. holds: how many properties hold before the first that fails.
 
     Example:
         >>> from gence.course import check
@@ -74,6 +74,7 @@ class Answer:
     got: str | None = None
     wanted: str | None = None
     perhaps: str | None = None
+    holds: int = 0
 
     def __str__(self) -> str:
         """Return the answer in a few lines."""
@@ -157,12 +158,12 @@ class Exercise:
     def judge(self, answer: Any) -> Answer:
         """Try the properties in their order, up to the first that fails."""
         trial = self.accept(answer)
-        for says in self.laws:
+        for held, says in enumerate(self.laws):
             if broken := self.first_broken(says, trial):
                 what, at, perhaps = broken
-                parts = (trial.calls, what, at.given, at.got, at.wanted, perhaps)
+                parts = (trial.calls, what, at.given, at.got, at.wanted, perhaps, held)
                 return Answer(self.id, self.title, False, self.read, *parts)
-        return Answer(self.id, self.title, True, self.read, trial.calls)
+        return Answer(self.id, self.title, True, self.read, trial.calls, holds=len(self.laws))
 
 
 @cache

@@ -124,7 +124,7 @@ ZOO = {
             ("no cross terms", lambda *a: part_of_gradient(*a, tied=False), WHOLE, "cross terms are missing"),
             ("the sign", lambda *a: -part_of_gradient(*a), WHOLE, "should be"),
             ("sums of its own", of_its_own, ROWS, "column_sums"),
-            ("divides by its own size", own_share, ROWS, "column_sums"),
+            ("divides by its own size", own_share, ROWS, "not of the batch"),
         ],
     ),
     "E40": (

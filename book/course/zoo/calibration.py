@@ -54,6 +54,14 @@ def with_rest(groups, calibration):
     return uncertainty, uncertainty + calibration - score(groups), calibration
 
 
+def unweighted(groups):
+    """Means over groups, whatever their size; the uncertainty is right."""
+    uncertainty, rates = parts(groups)[0], [(c, h / n) for c, n, h in groups]
+    base = sum(h for *_, h in groups) / sum(n for _, n, _ in groups)
+    resolution = sum((r - base) ** 2 for _, r in rates) / len(rates)
+    return uncertainty, resolution, sum((c - r) ** 2 for c, r in rates) / len(rates)
+
+
 def unmerged(groups):
     """Treats groups of the same forecast as different groups."""
     n = sum(size for _, size, _ in groups)
@@ -138,6 +146,9 @@ ZOO = {
                 ZERO,
                 "yours",
             ),
+            ("in another order", lambda g: np.array(parts(g))[[0, 2, 1]], ZERO, "changed places"),
+            ("each group counts the same", unweighted, SUM, "each group counts the same"),
+            ("resolution below 0", lambda g: np.array(parts(g)) * [1, -1, 1], SUM, "subtracted already"),
             ("resolution forgotten", lambda g: (parts(g)[0], 0, parts(g)[2]), SUM, "which make"),
             (
                 "totals instead of means",

@@ -224,6 +224,12 @@ ZOO = {
         belief_behind,
         [
             ("not scaled", lambda p, g: 1 / ((1 - np.array(p)) ** g / p), "is a distribution", "sum to 1"),
+            (
+                "weighs by the factor",
+                lambda p, g: softmax(np.log(p) + g * np.log1p(-np.array(p))),
+                "likeliest",
+                "leads",
+            ),
             ("the answer itself", lambda p, g: p, "risk is level", "slopes of the risk"),
             ("a temperature", lambda p, g: softmax(np.log(p) * (1 + g / 2)), "risk is level", "slopes of the risk"),
             ("only the factor's inverse", lambda p, g: belief_behind(p, g, 2), "risk is level", "p (1/3, 2/3)"),

@@ -176,7 +176,13 @@ ZOO = {
                 "in place of 1 - alpha",
             ),
             ("the largest", lambda s, a: max(s), COVERED, "alpha = 1/3"),
-            ("numpy's quantile", lambda s, a: np.quantile(s, 1 - a), COVERED, "of all"),
+            (
+                "never infinite",
+                lambda s, a: threshold(s, a, min(len(s), math.ceil((len(s) + 1) * (1 - a) - 1e-9))),
+                COVERED,
+                "largest of them is too small",
+            ),
+            ("numpy's quantile", lambda s, a: np.quantile(s, 1 - a), COVERED, "interpolated"),
             ("unsorted", lambda s, a: s[min(int(len(s) * (1 - a)), len(s) - 1)], COVERED, "of all"),
             ("infinite", lambda s, a: math.inf, NO_MORE, "1 of all orders"),
             (
