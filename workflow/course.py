@@ -1,6 +1,7 @@
 """The course: its own pages, copies for a class, exports to other people's graders.
 
 python workflow/course.py matrix            write book/course/kill_matrix.md
+python workflow/course.py coverage          write book/course/coverage.md
 python workflow/course.py gaps              say which objectives lack an exercise or a question
 python workflow/course.py copies            write the student copies, and with a key the instructor's archive
 python workflow/course.py export otter      write the labs as otter-grader takes them; nbgrader: as that does
@@ -10,14 +11,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import copies
 import exports
 import nbformat
+import notebook_tools as nb
 import yaml
 from pydantic import BaseModel, Field
 from zoo import Wrong, zoo
@@ -30,6 +33,7 @@ import quiz  # noqa: E402
 
 COURSE = ROOT / "book" / "course"
 MATRIX = COURSE / "kill_matrix.md"
+COVERAGE = COURSE / "coverage.md"
 
 
 def stub_of(exercise: Exercise) -> Callable:
@@ -99,9 +103,110 @@ def objectives() -> list[Objective]:
     return [Objective(**one, questions=[q.id for q in asked if one["id"] in q.objectives]) for one in written]
 
 
+@cache
 def other_exercises() -> dict[str, dict[str, str]]:
-    """Exercises that no program decides: kind and title by id."""
+    """Exercises that no program decides: kind, chapter and title by id."""
     return yaml.safe_load((COURSE / "exercises.yml").read_text(encoding="utf-8"))
+
+
+def graded_cell(name: str) -> str:
+    """What a chapter says of a graded exercise: its statement, and the function that `check` asks for."""
+    exercise = EXERCISES[name]
+    lines = [textwrap.fill(line, 84, subsequent_indent="    ") for line in exercise.stub.strip().splitlines()]
+    call = f'check("{name}", {stub_of(exercise).__name__})'
+    code = "\n".join(["```python", *lines, "", "", call, "```"])
+    stop = "" if exercise.title.endswith("?") else "."
+    return f"**{name}. {exercise.title}{stop}** {exercise.statement}\n\n{code}"
+
+
+class Place(NamedTuple):
+    """A cell of a chapter that is an exercise, or a part of its solution."""
+
+    kind: Literal["exercise", "solution"]
+    id: str
+    chapter: str  # as notebooks/proper/proper_losses
+    cell: nbformat.NotebookNode
+
+
+@cache
+def places() -> tuple[Place, ...]:
+    """All cells with a tag ``exercise:ID`` or ``solution:ID``."""
+    return tuple(_places())
+
+
+def _places() -> Iterator[Place]:
+    for path in nb.all_notebooks():
+        for cell in nb.read(path).cells:
+            for tag in cell.metadata.get("tags", []):
+                if found := re.fullmatch(r"(exercise|solution):(.+)", tag):
+                    yield Place(*found.groups(), path.relative_to(ROOT).with_suffix("").as_posix(), cell)
+
+
+COVERAGE_HEAD = """# What the course covers
+
+Each objective of the course is what a reader can do after a section: *after it you can*. Here it stands with that
+section, the statements of [the ledger](../claims.md) that it rests on, each linked to the page that checks it, the
+exercises that practise it, each linked to its chapter, and the number of its [questions](quiz.md). Exercises in bold
+are graded: a program answers, and [what it refuses](kill_matrix.md) is a page of its own.
+
+This page is written by `python workflow/course.py coverage`, and a test holds it to the chapters."""
+
+KINDS = ("graded", "compute", "prove", "experiment", "read", "open")
+
+
+def coverage() -> str:
+    """The page that says what each objective rests on, and which exercises there are."""
+    exercises = {place.id: place.chapter for place in places() if place.kind == "exercise"}
+    parts = [COVERAGE_HEAD]
+    for session in sorted({one.id[:2] for one in objectives()}):
+        parts += [f"## Session {session[1:]}", "\n".join(_rows_of(session, exercises))]
+    return "\n\n".join([*parts, "## The exercises", "\n".join(_counts(exercises)), *_lists(exercises)]) + "\n"
+
+
+def _rows_of(session: str, exercises: dict[str, str]) -> Iterator[str]:
+    checks = {claim["id"]: claim["check"].split("#")[0] for claim in nb.claims() if claim.get("check")}
+    yield "| After it you can | Section | Claims | Exercises | Questions |\n| --- | --- | --- | --- | --- |"
+    for one in objectives():
+        if one.id.startswith(session):
+            page, heading = one.section.split("#", 1)
+            claims = ", ".join(_link(name, checks[name]) for name in one.claims)
+            practice = ", ".join(_link(_bold(name), f"{exercises[name]}.ipynb") for name in one.exercises)
+            yield (
+                f"| **{one.id}** {one.verb} {one.text} | {_link(heading, f'{page}.ipynb')} | {claims or '–'} "
+                f"| {practice} | {len(one.questions)} |"
+            )
+
+
+def _counts(exercises: dict[str, str]) -> Iterator[str]:
+    kinds = [kind_of(name) for name in exercises]
+    yield f"| {' | '.join(KINDS)} | all |\n|{' --- |' * (len(KINDS) + 1)}"
+    yield f"| {' | '.join(str(kinds.count(kind)) for kind in KINDS)} | {len(kinds)} |"
+
+
+def _lists(exercises: dict[str, str]) -> Iterator[str]:
+    for chapter in sorted(set(exercises.values()), key=nb.pages_of_toc().index):
+        its = [name for name, where in exercises.items() if where == chapter]
+        named = [f"{_bold(name)} {title_of(name)} ({kind_of(name)})" for name in its]
+        yield f"{_link(headings_of(chapter)[0].lstrip('# '), f'{chapter}.ipynb')}: {'; '.join(named)}."
+
+
+def kind_of(name: str) -> str:
+    """Of an exercise, one of KINDS."""
+    return "graded" if name in EXERCISES else other_exercises()[name]["kind"]
+
+
+def title_of(name: str) -> str:
+    """Of an exercise, graded or not."""
+    return EXERCISES[name].title if name in EXERCISES else other_exercises()[name]["title"]
+
+
+def _bold(name: str) -> str:
+    return f"**{name}**" if name in EXERCISES else name
+
+
+def _link(text: str, path: str) -> str:
+    """A link from the course's pages."""
+    return f"[{text}](../../{path})"
 
 
 def headings_of(address: str) -> list[str]:
@@ -124,6 +229,8 @@ def main(arguments: list[str]) -> int:
     """Do what the arguments say."""
     if arguments == ["matrix"]:
         MATRIX.write_text(kill_matrix(), encoding="utf-8")
+    elif arguments == ["coverage"]:
+        COVERAGE.write_text(coverage(), encoding="utf-8")
     elif arguments == ["gaps"]:
         for kind in ("exercises", "questions"):
             print(f"without {kind}: {', '.join(gaps(kind)) or 'none'}")

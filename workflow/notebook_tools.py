@@ -385,7 +385,7 @@ def fold_solutions(notebook: nbformat.NotebookNode) -> None:
     """Put each solution into one fold: its code cells, tagged ``solution``, their outputs, and the text that explains.
 
     In a notebook the code of a solution stands before its text, which begins with *Solution.*; the next exercise, which
-    begins with its number in bold, ends it.
+    begins with its number in bold, or a heading ends it.
     """
     cells: list[nbformat.NotebookNode] = []
     number, is_open = "", False
@@ -408,6 +408,8 @@ def fold_solutions(notebook: nbformat.NotebookNode) -> None:
             elif found := re.match(r"\*\*(\d+)\.\*\* ", part):
                 turn(False)
                 number = found[1]
+            elif part.startswith("#"):
+                turn(False)
             text = part.removeprefix("*Solution.* ").strip()
             cells.append(nbformat.v4.new_markdown_cell(text, metadata=cell.metadata))
     turn(False)
