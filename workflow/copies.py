@@ -10,6 +10,7 @@ import copy
 import inspect
 import io
 import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -147,13 +148,22 @@ def in_words(name: str) -> list[nbformat.NotebookNode]:
 
 
 def statement(name: str) -> str:
-    """What an exercise asks for: as statements.yml has it, or the cells of a chapter with its tag."""
-    if written := _statements().get(name):
-        return written.strip()
-    found = [cell.source for cell, _ in _of_chapters(name, "exercise")]
+    """What an exercise asks for: the cells of a chapter with its tag, or as statements.yml has it."""
+    found = [(cell.source, path) for cell, path in _of_chapters(name, "exercise")]
+    if not found and name in _statements():
+        return _statements()[name].strip()
     if not found:
-        raise SystemExit(f"{name} has no statement: in book/course/statements.yml, or a cell tagged exercise:{name}")
-    return re.sub(r"^\*\*\d+\.\*\* ", "", "\n\n".join(found)).strip()
+        raise SystemExit(f"{name} has no statement: in a cell tagged exercise:{name}, or in book/course/statements.yml")
+    path = found[0][1]
+    text = re.sub(r"^\*\*\d+\.\*\* ", "", "\n\n".join(source for source, _ in found)).strip()
+    title = re.match(r"# (.+)", _chapters()[path].cells[0].source)[1]
+    return f"{from_top(text, path)}\n\n*From:* [{title}]({path.relative_to(ROOT).as_posix()})"
+
+
+def from_top(text: str, path: Path) -> str:
+    """Links to chapters as they lead from the folder of the copies."""
+    here = path.parent.relative_to(ROOT).as_posix()
+    return re.sub(r"\]\(([\w./]+\.ipynb)", lambda link: f"]({posixpath.normpath(f'{here}/{link[1]}')}", text)
 
 
 @cache

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import copies
 import exports
 import nbformat
+import notebook_tools as nb
 import sessions
 import yaml
 from pydantic import BaseModel, Field
@@ -30,7 +31,6 @@ from gence.course import EXERCISES, Answer, Exercise, check
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import notebook_tools as nb  # noqa: E402
 import quiz  # noqa: E402
 
 COURSE = ROOT / "book" / "course"

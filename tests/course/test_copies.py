@@ -171,6 +171,15 @@ def test_a_sheet_is_a_notebook_that_installs_and_asks(student, number, kind):
     assert len(blanks) == len(by_hand) and set(blanks) <= {BLANK, BLANK_CODE}
 
 
+def test_links_of_a_sheet_lead_to_the_chapters_beside_it(student):
+    text = copies.from_top("[a](x.ipynb), [b](../proper/y.ipynb#z)", ROOT / "notebooks" / "batch" / "w.ipynb")
+    assert text == "[a](notebooks/batch/x.ipynb), [b](notebooks/proper/y.ipynb#z)"
+    for path in student.glob("*.ipynb"):
+        for cell in nb.read(path).cells:
+            for link in re.findall(r"\]\(([^)#]+\.ipynb)", cell.source):
+                assert (student / link).exists(), f"{path.name}: {link}"
+
+
 def test_a_sheet_as_it_is_runs_and_is_not_yet_right(student):
     space: dict[str, object] = {}
     answers = []
@@ -340,7 +349,9 @@ def test_otter_makes_and_grades_a_lab(tmp_path, monkeypatch):
         tests = json.loads((folder / name / "results.json").read_text())["tests"]
         (e07,) = [test for test in tests if test["name"] == "E07"]
         assert e07["score"] == points and e07["max_score"] == 1
-        assert ("honesty costs the entropy" in e07.get("output", "")) == (points == 0), "the message is that of check"
+        assert ("honesty is the cheapest answer" in e07.get("output", "")) == (points == 0), (
+            "the message is that of check"
+        )
 
 
 @pytest.mark.thorough
