@@ -288,6 +288,7 @@ FOREIGN = "experiments/ood"
 FEATURES = "experiments/frozen_features"
 FRESH = "experiments/fresh_seeds"
 CURVES = "experiments/generative_or_not"
+WEIGHTS = "experiments/entropy_weights"
 
 
 def candidates() -> list[tuple[str, str, int]]:
@@ -444,3 +445,33 @@ def test_a_drawn_classifier_on_a_learning_curve_is_what_its_training_gives(monke
     again = page["measured"](dataset, samples, method, chosen, [seed])
     assert again[0, 0, 0] == pytest.approx(row["error"], abs=1e-4), (dataset, samples, method, seed)
     assert again[1, 0, 1] == pytest.approx(row["nll"], abs=1e-4), (dataset, samples, method, seed)
+
+
+def test_drawn_networks_with_an_entropy_in_the_loss_are_what_their_training_gives(monkeypatch):
+    """One whose loss is fixed, at the rate that was chosen for it, and one whose loss learns; digits, since the letters
+    are no part of the repository."""
+    kept = evidence.recorded(WEIGHTS)
+    digits = kept["records"][kept["records"]["dataset"] == "digits"]
+    learns = digits["family"].str.endswith("_learned")
+    none = {"records": [], "curves": []}
+    monkeypatch.setattr(evidence, "of_trainings", lambda *_: none)
+    for rows in (digits[~learns], digits[learns]):
+        ((family, strength, lr, seed),) = drawn(
+            rows[["family", "strength", "lr", "seed"]].itertuples(index=False, name=None), 1
+        )
+        (row,) = rows[rows[["family", "strength", "seed"]].eq((family, strength, seed)).all(axis=1)].to_dict("records")
+        page = page_again(WEIGHTS, seed)
+        if family.endswith("_learned"):
+            splits, done, curves = page["learned"]("digits", family.removesuffix("_learned"), strength, [seed])
+            of = kept["curves"][
+                kept["curves"][["dataset", "family", "strength", "seed"]]
+                .eq(("digits", family, strength, seed))
+                .all(axis=1)
+            ]
+            for i, name in enumerate(page["STATE"], 1):
+                assert [stop[i][0] for stop in curves] == pytest.approx(of[name].tolist(), abs=1e-4), (row, name)
+        else:
+            splits, done = page["fixed"]("digits", family, strength, lr, [seed])
+        again = page["row"]({}, seed, splits[0], *done[0], lr)
+        for column in ("error", "nll", "ece", "confidence", "tempered_nll", "train_error"):
+            assert again[column] == pytest.approx(row[column], abs=1e-4), (row, column)

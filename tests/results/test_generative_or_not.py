@@ -10,6 +10,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+from holm_by_loop import rejected
 from scipy import stats
 
 from gence.lab.results import evidence
@@ -40,17 +41,6 @@ def p_values(gap: np.ndarray, margin: float | None = None) -> list[float]:
         return [p(gap)]
     inside = max(p(gap - margin, "less"), p(gap + margin, "greater"))
     return [inside, min(1.0, 2 * min(p(gap + margin, "less"), p(gap - margin, "greater")))]
-
-
-def rejected(rows: list[list[float]], level: float = 0.05) -> list[list[bool]]:
-    """Holm by a loop; of the hypotheses of a row at most one is true, so rows are counted that have one left."""
-    left = {(i, j): p for i, row in enumerate(rows) for j, p in enumerate(row)}
-    while left:
-        at = min(left, key=left.get)
-        if left[at] * len({i for i, _ in left}) >= level:
-            break
-        del left[at]
-    return [[(i, j) not in left for j in range(len(row))] for i, row in enumerate(rows)]
 
 
 def gap_of(item, tables) -> np.ndarray:
