@@ -148,14 +148,12 @@ def in_words(name: str) -> list[nbformat.NotebookNode]:
 
 
 def statement(name: str) -> str:
-    """What an exercise asks for: the cells of a chapter with its tag, or as statements.yml has it."""
-    found = [(cell.source, path) for cell, path in _of_chapters(name, "exercise")]
-    if not found and name in _statements():
-        return _statements()[name].strip()
+    """What an exercise asks for, from the cells of a chapter with its tag."""
+    found = list(_of_chapters(name, "exercise"))
     if not found:
-        raise SystemExit(f"{name} has no statement: in a cell tagged exercise:{name}, or in book/course/statements.yml")
+        raise SystemExit(f"{name} has no statement: no chapter has a cell tagged exercise:{name}")
     path = found[0][1]
-    text = re.sub(r"^\*\*\d+\.\*\* ", "", "\n\n".join(source for source, _ in found)).strip()
+    text = re.sub(r"^\*\*\d+\.\*\* ", "", "\n\n".join(cell.source for cell, _ in found)).strip()
     title = re.match(r"# (.+)", _chapters()[path].cells[0].source)[1]
     return f"{from_top(text, path)}\n\n*From:* [{title}]({path.relative_to(ROOT).as_posix()})"
 
@@ -164,11 +162,6 @@ def from_top(text: str, path: Path) -> str:
     """Links to chapters as they lead from the folder of the copies."""
     here = path.parent.relative_to(ROOT).as_posix()
     return re.sub(r"\]\(([\w./]+\.ipynb)", lambda link: f"]({posixpath.normpath(f'{here}/{link[1]}')}", text)
-
-
-@cache
-def _statements() -> dict[str, str]:
-    return yaml.safe_load((COURSE / "statements.yml").read_text(encoding="utf-8"))
 
 
 def _of_chapters(name: str, kind: Literal["exercise", "solution"]) -> Iterator[tuple[nbformat.NotebookNode, Path]]:
