@@ -91,10 +91,13 @@ def texts(document: nodes.document) -> Iterator[nodes.Text]:
             yield text
 
 
-def link_first_uses(document: nodes.document, glossary: list[Entry], address: dict[str, str]) -> list[str]:
-    """Link them in place; return the names that got a link. `address` has the target of each name."""
+def link_first_uses(document: nodes.document, glossary: list[Entry], address: dict[str, str], page: str) -> list[str]:
+    """Link them in place; return the names that got a link. `address` has the target of each name.
+
+    What the page itself defines gets none, and no part of such a name does.
+    """
     by_name = {key(name): entry for entry in glossary for name in entry.names}
-    open_names = set(by_name)
+    open_names = {name for name, entry in by_name.items() if entry.page != page}
     linked = []
     if not by_name:
         return linked
@@ -130,11 +133,10 @@ class GlossaryLinks(SphinxPostTransform):
         if page in WITHOUT_LINKS or GLOSSARY not in self.env.found_docs:
             return
         source = Path(self.env.doc2path(GLOSSARY)).read_text(encoding="utf-8")
-        glossary = [entry for entry in entries(source) if entry.page != page]
         here = self.app.builder.get_relative_uri(page, GLOSSARY)
         terms = self.env.get_domain("std").objects
         address = {key(name): f"{here}#{id_}" for (kind, name), (_, id_) in terms.items() if kind == "term"}
-        link_first_uses(self.document, glossary, address)
+        link_first_uses(self.document, entries(source), address, page)
 
 
 def setup(app):

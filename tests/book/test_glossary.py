@@ -39,10 +39,10 @@ ENTRIES = glossary.entries(SOURCE)
 ADDRESS = {glossary.key(name): f"#{name}" for entry in ENTRIES for name in entry.names}
 
 
-def linked(*parts: nodes.Node) -> tuple[list[str], nodes.document]:
+def linked(*parts: nodes.Node, page: str = "book/other") -> tuple[list[str], nodes.document]:
     document = new_document("page")
     document += parts
-    return glossary.link_first_uses(document, ENTRIES, ADDRESS), document
+    return glossary.link_first_uses(document, ENTRIES, ADDRESS, page), document
 
 
 def paragraph(text: str) -> nodes.paragraph:
@@ -108,6 +108,10 @@ def test_headings_code_formulas_links_outputs_captions_and_tables_are_left_alone
     assert [link.parent.astext() for link in document.findall(nodes.reference) if link.get("reftitle")] == [
         "Here is an ECE."
     ]
+
+
+def test_what_a_page_defines_is_not_linked_there_nor_a_part_of_it():
+    assert linked(paragraph("A proper loss, an ECE."), page="notebooks/proper/proper_losses")[0] == ["ece"]
 
 
 def test_tips_are_plain_sentences():

@@ -137,6 +137,23 @@ def test_a_word_of_ours_or_of_statistics_is_not_used_before_it_is_defined(entry)
     assert early == [], f"{entry.names} used before {entry.page}, and without a link to it, by {early}"
 
 
+@pytest.mark.parametrize(
+    ("text", "early"),
+    [
+        ("# One\n\n## Two\n\nAfter Holm it is open.", True),
+        ("# One\n\nAfter Holm.\n\n## Two\n\n[Here](../../book/statistics.md).", False),
+        ("# One\n\n## Two\n\nAfter Holm.\n\n## Three\n\n[Here](../../book/statistics.md).", True),
+        ("# One\n\n```python\nholm = Holm\n```\n\n`Holm`, {cite:p}`Holm` and [so on](Holm.md).", False),
+    ],
+)
+def test_a_use_before_the_definition_is_seen(text, early, monkeypatch):
+    page = "notebooks/batch/full_batch"
+    prose = "\n".join(without_code(text))
+    monkeypatch.setattr(sys.modules[__name__], "source", lambda name: prose if name == page else "# Nothing")
+    holm = next(entry for entry in ENTRIES if "Holm" in entry.names)
+    assert too_early("book/statistics", uses_word(holm), set(), PAGES) == ([page] if early else [])
+
+
 def test_the_statistics_that_carry_verdicts_are_among_the_strict_words():
     strict = {glossary.key(name) for entry in ENTRIES if entry.section in STRICT for name in entry.names}
     assert {"wilcoxon's signed rank test", "holm", "equivalence", "ece", "gence"} <= strict
