@@ -114,7 +114,7 @@ def other_exercises() -> dict[str, dict[str, str]]:
 def graded_cell(name: str) -> str:
     """What a chapter says of a graded exercise: its statement, and the function that `check` asks for."""
     exercise = EXERCISES[name]
-    lines = [textwrap.fill(line, 84, subsequent_indent="    ") for line in exercise.stub.strip().splitlines()]
+    lines = [textwrap.fill(line, 68, subsequent_indent="    ") for line in exercise.stub.strip().splitlines()]
     call = f'check("{name}", {stub_of(exercise).__name__})'
     code = "\n".join(["```python", *lines, "", "", call, "```"])
     stop = "" if exercise.title.endswith("?") else "."
@@ -162,7 +162,7 @@ def coverage() -> str:
     parts = [COVERAGE_HEAD]
     for session in sorted({one.id[:2] for one in objectives()}):
         parts += [f"## Session {session[1:]}", "\n".join(_rows_of(session, exercises))]
-    return "\n\n".join([*parts, "## The exercises", "\n".join(_counts(exercises)), *_lists(exercises)]) + "\n"
+    return "\n\n".join([*parts, "## The exercises", "\n".join(_counts(exercises)), *_lists()]) + "\n"
 
 
 def _rows_of(session: str, exercises: dict[str, str]) -> Iterator[str]:
@@ -185,11 +185,17 @@ def _counts(exercises: dict[str, str]) -> Iterator[str]:
     yield f"| {' | '.join(str(kinds.count(kind)) for kind in KINDS)} | {len(kinds)} |"
 
 
-def _lists(exercises: dict[str, str]) -> Iterator[str]:
-    for chapter in sorted(set(exercises.values()), key=nb.pages_of_toc().index):
-        its = [name for name, where in exercises.items() if where == chapter]
-        named = [f"{_bold(name)} {title_of(name)} ({kind_of(name)})" for name in its]
-        yield f"{_link(headings_of(chapter)[0].lstrip('# '), f'{chapter}.ipynb')}: {'; '.join(named)}."
+def _lists() -> Iterator[str]:
+    pages = nb.pages_of_toc()
+    for chapter in sorted({place.chapter for place in places()}, key=pages.index):
+        its = [_named(place) for place in places() if (place.kind, place.chapter) == ("exercise", chapter)]
+        yield f"{_link(headings_of(chapter)[0].lstrip('# '), f'{chapter}.ipynb')}: {'; '.join(its)}."
+
+
+def _named(place: Place) -> str:
+    """An exercise with its number in the chapter; graded ones have none."""
+    number = re.match(r"\*\*(\d+)\.\*\* ", place.cell.source)
+    return f"{f'{number[1]}. ' if number else ''}{title_of(place.id)} ({_bold(place.id)}, {kind_of(place.id)})"
 
 
 def kind_of(name: str) -> str:
