@@ -21,8 +21,9 @@ import notebook_tools as nb  # noqa: E402
 PAGES = nb.pages_of_toc()
 STRICT = ("Words of this book", "Words of the comparisons")
 NOTATION = "book/notation"
-# Pages that list and are not read in order.
-LISTS = {glossary.GLOSSARY, NOTATION, "book/api", "book/claims", "book/references"}
+# Pages that list what stands elsewhere, and are not read in order.
+LISTS = {glossary.GLOSSARY, NOTATION, "book/api", "book/claims", "book/references", "book/course/coverage"}
+LISTS |= {f"book/course/session_{number}" for number in range(1, 7)}
 
 FENCE = re.compile(r"(`{3,})(?:\{([\w:-]+)\}|\w*)")
 PROSE = ("prf:", "exercise", "solution", "admonition", "figure", "math", "note", "tip", "glossary")

@@ -42,7 +42,7 @@ QUERIES = {
     "OOD": ["experiments/ood"],
     "foreign images": ["experiments/ood"],
     "AUROC": ["experiments/ood"],
-    "entropy": ["experiments/entropy"],
+    "entropy": ["experiments/entropy", "experiments/entropy_weights"],
     "Slurm": ["book/running"],
     "DataLoader": ["book/training_code", "book/api", "book/loss", "engine/engine"],
     "accumulated_backward": ["book/api", "book/training_code"],
@@ -59,7 +59,7 @@ ALL_SHOWN = """() => {
 }"""
 RUN = """query => {
     const words = Search._parseQuery(query);
-    return Search._performSearch(...words).reverse().slice(0, 3).map(hit => hit[0]);
+    return Search._performSearch(...words).reverse().map(hit => hit[0]);
 }"""
 
 
@@ -73,7 +73,8 @@ def search(browser):
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_page_about_it_is_among_the_first_three(search, query):
-    hits = search.page.evaluate(RUN, query)
+    # The glossary says what a word means, and may stand before the pages about it.
+    hits = [hit for hit in search.page.evaluate(RUN, query) if hit != "book/glossary"][:3]
     assert any(hit.removeprefix("notebooks/") in QUERIES[query] for hit in hits), hits
 
 
