@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 import zoo  # noqa: E402
 
-QUICK = Limits(seconds=2, total=300)
+QUICK = Limits(seconds=6, total=600)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
