@@ -36,6 +36,14 @@
     }
   };
 
+  // Tables with the same heads are told apart by a number.
+  const unique = (label) => {
+    const taken = new Set([...document.querySelectorAll("[aria-label]")].map((box) => box.getAttribute("aria-label")));
+    let name = label;
+    for (let n = 2; taken.has(name); n++) name = `${label} (${n})`;
+    return name;
+  };
+
   // What scrolls can be reached by the keyboard and has a name; what does not is no stop on the way.
   const mark = (box, { kind, role, more }) => {
     const scrolls = box.scrollWidth > box.clientWidth + 1;
@@ -48,7 +56,8 @@
     }
     const name = nameOf(box);
     box.setAttribute("role", role);
-    box.setAttribute("aria-label", `${kind}, scrolls sideways${name ? `: ${name}` : ""}`);
+    const label = `${kind}, scrolls sideways${name ? `: ${name}` : ""}`;
+    box.setAttribute("aria-label", role === "region" ? unique(label) : label);
     if (!more) return;
     const hint = document.createElement("p");
     hint.className = "scroll-hint";

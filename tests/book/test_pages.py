@@ -219,6 +219,18 @@ def test_a_table_that_is_cut_off_is_seen(browser):
     page.close()
 
 
+def test_tables_with_the_same_heads_have_names_of_their_own(browser):
+    page = browser.new_page(viewport={"width": 390, "height": 600})
+    table = "<table><thead><tr><th style='min-width: 900px'>loss</th></tr></thead></table>"
+    page.set_content(f"<div class='bd-content'><article>{3 * table}</article></div>")
+    page.add_style_tag(content=".pst-scrollable-table-container { overflow: auto; width: 300px }")
+    page.add_script_tag(path=ROOT / "book" / "_static" / "frames.js")
+    page.wait_for_function("document.querySelectorAll('[role=region][tabindex]').length === 3")
+    names = page.evaluate("[...document.querySelectorAll('[role=region]')].map(box => box.getAttribute('aria-label'))")
+    assert len(set(names)) == 3, names
+    page.close()
+
+
 @pytest.mark.parametrize(
     "opened",
     ["book/index", "book/loss", "book/training_code", "book/reexecute", "book/running"],
