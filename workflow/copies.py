@@ -54,8 +54,18 @@ def sessions() -> dict[int, Session]:
 
 @cache
 def others() -> dict[str, dict[str, str]]:
-    """Exercises that no program decides, by id."""
+    """Exercises that no program decides: kind, chapter and title by id."""
     return yaml.safe_load((COURSE / "exercises.yml").read_text(encoding="utf-8"))
+
+
+def kind_of(name: str) -> str:
+    """Of an exercise: graded, or the kind that exercises.yml says."""
+    return "graded" if name in EXERCISES else others()[name]["kind"]
+
+
+def title_of(name: str) -> str:
+    """Of an exercise, graded or not."""
+    return EXERCISES[name].title if name in EXERCISES else others()[name]["title"]
 
 
 @cache

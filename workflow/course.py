@@ -24,6 +24,7 @@ import nbformat
 import notebook_tools as nb
 import sessions
 import yaml
+from copies import kind_of, title_of
 from pydantic import BaseModel, Field
 from zoo import Wrong, zoo
 
@@ -36,6 +37,7 @@ import quiz  # noqa: E402
 COURSE = ROOT / "book" / "course"
 MATRIX = COURSE / "kill_matrix.md"
 COVERAGE = COURSE / "coverage.md"
+other_exercises = copies.others
 
 
 def stub_of(exercise: Exercise) -> Callable:
@@ -103,12 +105,6 @@ def objectives() -> list[Objective]:
     written = yaml.safe_load((COURSE / "objectives.yml").read_text(encoding="utf-8"))
     asked = quiz.questions(ROOT)
     return [Objective(**one, questions=[q.id for q in asked if one["id"] in q.objectives]) for one in written]
-
-
-@cache
-def other_exercises() -> dict[str, dict[str, str]]:
-    """Exercises that no program decides: kind, chapter and title by id."""
-    return yaml.safe_load((COURSE / "exercises.yml").read_text(encoding="utf-8"))
 
 
 def graded_cell(name: str) -> str:
@@ -198,16 +194,6 @@ def _named(place: Place) -> str:
     return f"{f'{number[1]}. ' if number else ''}{title_of(place.id)} ({_bold(place.id)}, {kind_of(place.id)})"
 
 
-def kind_of(name: str) -> str:
-    """Of an exercise, one of KINDS."""
-    return "graded" if name in EXERCISES else other_exercises()[name]["kind"]
-
-
-def title_of(name: str) -> str:
-    """Of an exercise, graded or not."""
-    return EXERCISES[name].title if name in EXERCISES else other_exercises()[name]["title"]
-
-
 def _bold(name: str) -> str:
     return f"**{name}**" if name in EXERCISES else name
 
@@ -219,13 +205,7 @@ def _link(text: str, path: str) -> str:
 
 def headings_of(address: str) -> list[str]:
     """The headings of a page, a notebook or Markdown."""
-    path = ROOT / f"{address}.md"
-    if path.exists():
-        text = path.read_text(encoding="utf-8")
-    else:
-        notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
-        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return re.findall(r"^#+ .+$", text, re.MULTILINE)
+    return re.findall(r"^#+ .+$", sessions.words_of(address), re.MULTILINE)
 
 
 def gaps(kind: Literal["exercises", "questions"]) -> list[str]:

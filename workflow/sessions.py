@@ -15,8 +15,6 @@ import copies
 import yaml
 from pydantic import BaseModel, Field
 
-from gence.course import EXERCISES
-
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = ROOT / "book" / "course"
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -116,12 +114,7 @@ def clock(plan: Teaching) -> list[list[str]]:
 
 def work(kind: str, names: list[str]) -> list[list[str]]:
     """A row for each exercise of a lab or a homework."""
-    found = []
-    for name in names:
-        graded = name in EXERCISES
-        title = EXERCISES[name].title if graded else copies.others()[name]["title"]
-        found.append([kind, f"{name} {title}", "graded" if graded else copies.others()[name]["kind"]])
-    return found
+    return [[kind, f"{name} {copies.title_of(name)}", copies.kind_of(name)] for name in names]
 
 
 def said(name: str) -> str:
@@ -179,11 +172,7 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in clean)
 
 
-def write(objectives: list) -> list[Path]:
-    """Write the pages; returns their paths."""
-    paths = []
+def write(objectives: list) -> None:
+    """Write the pages."""
     for number in teaching():
-        path = COURSE / f"session_{number}.md"
-        path.write_text(page(number, objectives), encoding="utf-8")
-        paths.append(path)
-    return paths
+        (COURSE / f"session_{number}.md").write_text(page(number, objectives), encoding="utf-8")
