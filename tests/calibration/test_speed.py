@@ -50,7 +50,7 @@ def million() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_ece_of_a_million_samples(million: tuple) -> None:
-    """<= .25 s. Most of it is reading the probabilities twice, so torchmetrics is not much slower."""
+    """<= .25 s, and of the order of torchmetrics: which of the two is ahead depends on the processor's caches."""
     p, y = map(torch.as_tensor, million)
     own, torchmetrics = seconds(
         lambda: metrics.expected_calibration_error(*million),
@@ -59,7 +59,7 @@ def test_ece_of_a_million_samples(million: tuple) -> None:
     )
     print(f"ECE {own:.3f} s, torchmetrics x {torchmetrics / own:.2f}")
     assert own <= 0.25
-    assert own < 1.2 * torchmetrics
+    assert own < 2 * torchmetrics
 
 
 def test_ece_of_a_million_samples_is_faster_than_netcal(million: tuple) -> None:
