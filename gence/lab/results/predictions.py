@@ -26,7 +26,7 @@ GROUPS = {"head": (0.0, 0.3), "middle": (0.3, 0.7), "tail": (0.7, 1.0)}
 FIELDS = ("id", "says", "why", "grid", "metric", "expect", "over")
 LEVEL = 0.05
 PILOT_SEEN = ("yes", "near", "no")
-SHOWN = ("id", "says", "family", "grid", "dataset", "rho", "terms", "metric", "checkpoint", "expect")
+SHOWN = ("id", "says", "family", "grid", "dataset", "n_per_class", "rho", "terms", "metric", "checkpoint", "expect")
 SHOWN += ("pilot_seen", "verdict_before")
 MEASURED = ("difference", "typical", "low", "high", "side")
 _TERM = re.compile(r"\s*([+-]?)\s*([\w:.=]+)\s*@\s*(\w+)")
@@ -159,8 +159,8 @@ def judge(predictions: list[dict[str, Any]], collected: Callable[[str], pd.DataF
         collected: grid name to records.
 
     Returns:
-        One row for each prediction: ``id``, ``says``, ``family``, ``grid``, ``dataset``, ``rho``, ``terms``,
-        ``metric``, ``checkpoint``, ``expect``, ``pilot_seen``, ``verdict_before``; ``n`` (paired seeds),
+        One row for each prediction: ``id``, ``says``, ``family``, ``grid``, ``dataset``, ``n_per_class``, ``rho``,
+        ``terms``, ``metric``, ``checkpoint``, ``expect``, ``pilot_seen``, ``verdict_before``; ``n`` (paired seeds),
         ``difference``, ``typical``, ``low``, ``high``, ``side`` as of :func:`gence.lab.results.statistics.compare`;
         ``p``, and for a margin ``p_outside``, uncorrected; ``p_holm``, the corrected p that carries the verdict (of an
         open row, the smaller); and ``verdict``: ``"met"``, ``"refuted"``, ``"open"`` or ``"not run"``.
@@ -210,8 +210,9 @@ def _sum_of_terms(item: Mapping[str, Any], records: pd.DataFrame) -> pd.Series |
     if not len(records):
         return None
     same = (records["checkpoint"] == item["checkpoint"]) & (records["rho"] == item["rho"])
-    if item.get("dataset"):
-        same &= records["dataset"] == item["dataset"]
+    for name in ("dataset", "n_per_class"):
+        if item.get(name):
+            same &= records[name] == item[name]
     total: pd.Series | None = None
     for sign, variant, size in _terms(item["terms"]):
         chosen = records[same & (records["variant"] == variant) & (records["batch_size"].astype(str) == size)]
