@@ -23,8 +23,9 @@ from gence.samplers import ClassBalancedBatchSampler
 SPLITS = ("train", "val", "test")
 # Black pixels around an image before it is cropped to its old size again.
 CROP_PADDING = 4
-# Samples that are evaluated at once.
-EVALUATION_BATCH = 1000
+# Samples that are evaluated at once: on a CPU so many that what the layers pass on stays in its cache (a small CNN is
+# twice as fast as with 1,000), on a GPU so many that it has enough to do.
+EVALUATION_BATCH = {"cpu": 250, "cuda": 1000}
 # Inputs of all networks of a stack that are evaluated at once, in numbers: 128 MB in float64.
 EVALUATION_VALUES = 2**24
 
@@ -112,7 +113,8 @@ class Forward:
         """Logits in eval mode; nothing of the network changes."""
         was_training = self.model.training
         self.model.eval()
-        logits = torch.cat([self(part.to(self.device), self.model) for part in x.split(EVALUATION_BATCH)])
+        parts = x.split(EVALUATION_BATCH[self.device.type])
+        logits = torch.cat([self(part.to(self.device), self.model) for part in parts])
         self.model.train(was_training)
         return logits
 

@@ -722,7 +722,7 @@ def test_batch_normalisation_equals_a_plain_loop() -> None:
 def test_evaluation_in_batches_equals_evaluation_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run = functools.partial(train, small_cnn(dtype=torch.float64), digit_images(), make_loss("ce"), Recipe(epochs=2), 0)
     at_once = run()
-    monkeypatch.setattr("gence.lab.training._steps.EVALUATION_BATCH", 7)
+    monkeypatch.setitem(_steps.EVALUATION_BATCH, "cpu", 7)
     assert_same(run(), at_once)
 
 
