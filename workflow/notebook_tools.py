@@ -526,6 +526,7 @@ PREDICTIONS = {
     "predictions_photographs.yml": "notebooks/experiments/photographs.ipynb#The verdicts",
     "predictions_features.yml": "notebooks/experiments/frozen_features.ipynb#The verdicts",
     "predictions_fresh_seeds.yml": "notebooks/experiments/fresh_seeds.ipynb#The verdicts",
+    "predictions_pixels.yml": "notebooks/experiments/pixels.ipynb#The verdicts",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
@@ -536,6 +537,8 @@ NETWORK_OF_GRID = {
     "photographs_gpu": "a ResNet-18 on CIFAR-10 with a long tail",
     "experiments/frozen_features": "perceptrons on frozen features of CIFAR-100",
     "experiments/fresh_seeds": "perceptrons on frozen features of CIFAR-100",
+    "pixels": "a small CNN on a few images of CIFAR",
+    "pixels_control": "a small CNN on 500 images of CIFAR-10",
 }
 
 
@@ -557,6 +560,7 @@ def prediction_claims(verdicts: pd.DataFrame) -> list[dict[str, str]]:
         verdict = "refuted" if "refuted" in counts else "met" if set(counts.index) == {"met"} else "open"
         shown = tests["derivation"].iloc[0]
         found = ", ".join(f"{counts[kind]} {kind}" for kind in STATUS_OF_VERDICT if kind in counts)
+        seeds = tests.loc[tests["verdict"] != "not run", "n"]
         rows.append(
             {
                 "id": f"prediction-{name[1:]}",
@@ -566,7 +570,8 @@ def prediction_claims(verdicts: pd.DataFrame) -> list[dict[str, str]]:
                 "check": shown.split("#")[0],
                 "test": PREDICTIONS_TEST,
                 "status": STATUS_OF_VERDICT[verdict],
-                "note": f"{len(tests)} {'test' if len(tests) == 1 else 'tests'} with {tests['n'].min()} paired seeds: "
+                "note": f"{len(tests)} {'test' if len(tests) == 1 else 'tests'} with "
+                f"{seeds.min() if len(seeds) else 0} paired seeds: "
                 f"{found}. Runs: {NETWORK_OF_GRID[tests['grid'].iloc[0]]}.",
             }
         )
