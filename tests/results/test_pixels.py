@@ -118,3 +118,14 @@ def test_what_the_page_says_of_the_moment_of_stopping(records):
     for setting in (*TAILS, BALANCED[3]):
         nll = wide(records, setting, "nll", checkpoint="best")
         assert p_of(nll.gence - nll.ce) < 0.05 and (nll.gence - nll.ce).mean() < 0
+
+
+def test_what_the_page_says_of_the_control():
+    """Half a point again, for GenCE and for cross-entropy in batches that hold all classes alike; neither is shown."""
+    table = named("pixels_control")
+    error = 100 * table[table.checkpoint == "last"].pivot(index="seed", columns="variant", values="error")
+    for variant in ("gence", "ce:balanced"):
+        gap = error[variant] - error.ce
+        assert -0.8 < gap.mean() < -0.3
+        assert 0.02 < p_of(gap) < 0.05 < 3 * p_of(gap)  # three tests in the family
+    assert abs((error.gence - error["ce:balanced"]).mean()) < 0.3
