@@ -148,8 +148,9 @@ def graded(name: str) -> list[nbformat.NotebookNode]:
 
 
 def to_chapter(read: str) -> str:
-    """Where the book explains it, as a link to the copy of the chapter instead of the address of its page."""
-    return re.sub(r'^(.+), "(.+)" \((notebooks/.+)\.html\)$', r"[\1](\3.ipynb), *\2*", read)
+    """Where the book explains it, as a link to the copy of the chapter; a page that has none is named."""
+    title, section, address = re.fullmatch(r'(.+), "(.+)" \((.+)\.html\)', read).groups()
+    return f"[{title}]({address}.ipynb), *{section}*" if address.startswith("notebooks/") else f"{title}, *{section}*"
 
 
 def in_words(name: str) -> list[nbformat.NotebookNode]:
@@ -291,6 +292,7 @@ def make_copies() -> str:
         lines += [f"Solutions and guide: {OUT / 'instructor.sealed'}"]
         lines += [f"Open it with: python -m gence.course open {OUT / 'instructor.sealed'} --out instructor"]
     lines += [
-        "Next: hand out session_1_lab.ipynb; mark what comes back with python -m gence.course mark FOLDER --out OUT"
+        "Next: hand out session_1_lab.ipynb, with the folder notebooks; mark what comes back with"
+        " python -m gence.course mark FOLDER --out OUT"
     ]
     return "\n".join(lines)
