@@ -116,7 +116,8 @@ HEAD = """# Session {number}, {kind}: {title}
 
 Write each function below its statement; keep its name. `check` answers as often as you like: it names a property that \
 fails, the smallest input that shows it, and what came out on both sides. It knows no solution. \
-Where words are asked for, write into the cell *Your answer*.
+Where words are asked for, write into the cell *Your answer*. The chapters are in the folder `notebooks` beside this \
+notebook, and as pages in the book.
 
 Hand in this notebook, under your name."""
 
@@ -138,12 +139,18 @@ def graded(name: str) -> list[nbformat.NotebookNode]:
     """Statement, stub and check of a graded exercise."""
     exercise = EXERCISES[name]
     function = re.search(r"def (\w+)", exercise.stub)[1]
-    text = f"## {name} {exercise.title}\n\n{exercise.statement}\n\n*Read:* {exercise.read}"
+    text = f"## {name} {exercise.title}\n\n{exercise.statement}\n\n*Read:* {to_chapter(exercise.read)}"
     return [
         _cell("markdown", f"{name}-statement", text, f"exercise:{name}"),
         _cell("code", f"{name}-function", f"{exercise.stub.strip()}\n    # your code", f"function:{name}"),
         _cell("code", f"{name}-check", f'check("{name}", {function})', f"check:{name}"),
     ]
+
+
+def to_chapter(read: str) -> str:
+    """Where the book explains it, as a link to the copy of the chapter; a page that has none is named."""
+    title, section, address = re.fullmatch(r'(.+), "(.+)" \((.+)\.html\)', read).groups()
+    return f"[{title}]({address}.ipynb), *{section}*" if address.startswith("notebooks/") else f"{title}, *{section}*"
 
 
 def in_words(name: str) -> list[nbformat.NotebookNode]:
@@ -285,6 +292,7 @@ def make_copies() -> str:
         lines += [f"Solutions and guide: {OUT / 'instructor.sealed'}"]
         lines += [f"Open it with: python -m gence.course open {OUT / 'instructor.sealed'} --out instructor"]
     lines += [
-        "Next: hand out session_1_lab.ipynb; mark what comes back with python -m gence.course mark FOLDER --out OUT"
+        "Next: hand out session_1_lab.ipynb, with the folder notebooks; mark what comes back with"
+        " python -m gence.course mark FOLDER --out OUT"
     ]
     return "\n".join(lines)

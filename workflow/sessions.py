@@ -118,8 +118,8 @@ def work(kind: str, names: list[str]) -> list[list[str]]:
 
 
 def said(name: str) -> str:
-    """The stem of a question."""
-    return next(one.stem for one in quiz.questions(ROOT) if one.id == name)
+    """The stem of a question, with its number on the page of questions."""
+    return next(f"{one.stem} ({one.id})" for one in quiz.questions(ROOT) if one.id == name)
 
 
 def misconceptions(asked: list) -> list[list[str]]:

@@ -188,7 +188,7 @@ class Trial:
     def given(self) -> str:
         """The last input, in words."""
         pairs = zip(self.names, self.inputs, strict=True)
-        return ", ".join(f"{name} {words(value)}" for name, value in pairs) or "none: what it returns counts"
+        return ", ".join(f"{name} {_begun(words(value))}" for name, value in pairs) or "none: what it returns counts"
 
     def __call__(self, *inputs: Any) -> Any:
         """Return what the function makes of the inputs; fractions go in as floats."""
@@ -296,6 +296,11 @@ def _close(a: Any, b: Any, within: float) -> bool:
     return a.shape == b.shape and bool(
         np.all((a == b) | (np.isfinite(b) & (np.abs(a - b) <= within * np.maximum(1, np.abs(b)))))
     )
+
+
+def _begun(text: str) -> str:
+    """The text, or where it is too long to be read its beginning."""
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def words(value: Any, digits: int = 4) -> str:

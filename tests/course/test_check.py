@@ -32,6 +32,7 @@ def test_there_are_enough_and_each_has_its_answers():
 def test_a_stub_is_not_written_yet(name):
     answer = check(name, course.stub_of(EXERCISES[name]))
     assert not answer.passed and answer.got == "nothing: not written yet, or a return is missing"
+    assert len(str(answer)) < 1200, "an input of hundreds of numbers is shown by its beginning"
 
 
 @on_every_exercise

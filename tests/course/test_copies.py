@@ -178,6 +178,7 @@ def test_links_of_a_sheet_lead_to_the_chapters_beside_it(student):
         for cell in nb.read(path).cells:
             for link in re.findall(r"\]\(([^)#]+\.ipynb)", cell.source):
                 assert (student / link).exists(), f"{path.name}: {link}"
+            assert ".html)" not in cell.source, f"{path.name}: a page that is not beside it\n{cell.source}"
 
 
 def test_a_sheet_as_it_is_runs_and_is_not_yet_right(student):

@@ -22,6 +22,12 @@ def ece(confidences, hits, bins, *, left=False, even=False, inside=False, drop=F
     return total
 
 
+def spare_bin(confidences, hits, bins):
+    one = np.array(confidences) == 1
+    parts = [(np.array(confidences)[m], np.array(hits)[m]) for m in (one, ~one) if m.any()]
+    return sum(ece(list(c), list(h), bins) * len(c) for c, h in parts) / len(hits)
+
+
 def floor(counts, confidences):
     n, c = np.array(counts), np.array(confidences)
     return float(np.sqrt(2 / np.pi * n * c * (1 - c)).sum() / n.sum())
@@ -100,6 +106,7 @@ ZOO = {
             ("squared", lambda c, h, m: ece(c, h, m, power=2), ONE, "squared"),
             ("divides by bins", lambda c, h, m: ece(c, h, m) * len(c) / m, ONE, "bins 2"),
             ("mean of distances", lambda c, h, m: ece(c, h, m, inside=True), BIN, "first takes means"),
+            ("confidence 1 in a bin of its own", spare_bin, BIN, "confidence 1 alone in a bin"),
             ("divides by n - 1", lambda c, h, m: ece(c, h, m) * len(c) / max(len(c) - 1, 1), BIN, "bins 1"),
             (
                 "skips bins of one sample, unless it is alone",
@@ -121,7 +128,7 @@ ZOO = {
                 "one bin",
                 "by the root of 2/pi",
             ),
-            ("0: it is perfect", lambda n, c: 0.0, "one bin", "yours      0"),
+            ("0: it is perfect", lambda n, c: 0.0, "one bin", "samples are finite"),
             ("forgets c (1 - c)", lambda n, c: floor(n, [0.5] * len(n)), "one bin", "confidences (0.8)"),
             ("bins count the same", lambda n, c: each(n, c).mean(), "several bins", "each bin counts the same"),
             (
