@@ -46,7 +46,7 @@
 
   // What scrolls can be reached by the keyboard and has a name; what does not is no stop on the way.
   const mark = (box, { kind, role, more }) => {
-    const scrolls = box.scrollWidth > box.clientWidth + 1;
+    const scrolls = box.scrollWidth > box.clientWidth; // by a pixel, too: then it is a frame that scrolls
     if (scrolls) box.tabIndex = 0; // the theme sets this, too, at times of its own
     if (scrolls === (box.getAttribute("role") === role)) return;
     if (!scrolls) {
