@@ -60,7 +60,10 @@ def test_the_script_finds_the_predictions_first_and_the_records_whole():
     """The rows that need no loss of its own: the example is made of one that the book has."""
     says = {"loss": "gence.losses.pointwise:lq_loss", "variant": "lq:q=0.5", "tests": ["tests/results/test_trial.py"]}
     says |= {"rivals": ["logit_adjustment", "temperature"], "predictions": "book/predictions_capstone.yml"}
-    says |= {"grids": [f"workflow/grids/{name}.yaml" for name in GRIDS], "verdicts": "results/none.csv"}
+    says |= {
+        "grids": [f"workflow/grids/{name}.yaml" for name in (*GRIDS, "capstone_rate")],
+        "verdicts": "results/none.csv",
+    }
     work = capstone.Work(ROOT, capstone_folder.HandedIn(**says, page="notebooks/experiments/trial.ipynb"))
     for check in (capstone.can_be_read, capstone.has_seeds_and_rivals, capstone.are_complete):
         assert list(check(work)) == []
