@@ -527,6 +527,7 @@ PREDICTIONS = {
     "predictions_features.yml": "notebooks/experiments/frozen_features.ipynb#The verdicts",
     "predictions_fresh_seeds.yml": "notebooks/experiments/fresh_seeds.ipynb#The verdicts",
     "predictions_pixels.yml": "notebooks/experiments/pixels.ipynb#The verdicts",
+    "predictions_capstone.yml": "notebooks/experiments/trial.ipynb#The verdicts",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
@@ -539,6 +540,10 @@ NETWORK_OF_GRID = {
     "experiments/fresh_seeds": "perceptrons on frozen features of CIFAR-100",
     "pixels": "a small CNN on a few images of CIFAR",
     "pixels_control": "a small CNN on 500 images of CIFAR-10",
+    "capstone": "one small perceptron on digits",
+    "capstone_noise": "one small perceptron on digits with wrong training labels",
+    "capstone_rate": "one small perceptron on digits with wrong training labels",
+    "capstone_attack": "a perceptron on frozen features of CIFAR-100",
 }
 
 

@@ -171,6 +171,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
 
 ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml": 2, "predictions_photographs.yml": 6}
 ROUNDS |= {"predictions_features.yml": 14, "predictions_fresh_seeds.yml": 10, "predictions_pixels.yml": 14}
+ROUNDS |= {"predictions_capstone.yml": 9}
 # Settings whose rates are not chosen yet stand in the grid that chooses them.
 PLANNED = {"pixels": ("pixels", "pixels_rates")}
 
@@ -193,7 +194,14 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
             [
                 {"loss": r.loss, "loss_options": r.loss_options, "recipe_options": r.recipe_options, "rho": r.rho}
                 | {"batch_size": str(r.batch_size), "seed": s, "checkpoint": c, "dataset": r.dataset, "ece": 0.1}
-                | {"error": 0.1, "nll": 0.1, "ats_ece": 0.1, "class_error": [0.1] * 10, "n_per_class": r.n_per_class}
+                | {
+                    "error": 0.1,
+                    "nll": 0.1,
+                    "ats_ece": 0.1,
+                    "ts_nll": 0.1,
+                    "class_error": [0.1] * 10,
+                    "n_per_class": r.n_per_class,
+                }
                 for r in planned
                 for s in (0, 1)
                 for c in ("last", "best")
@@ -218,10 +226,11 @@ def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_s
     sizes = pd.Series([item["family"] for item in asked]).value_counts()
     seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10, "photographs_gpu": 10}
     seeds |= {"experiments/frozen_features": 10, "experiments/fresh_seeds": 20, "pixels": 12, "pixels_control": 12}
+    seeds |= {"capstone": 20, "capstone_attack": 20, "capstone_rate": 20}
     assert all(size * 2.0 ** (1 - seeds[family]) < 0.05 for family, size in sizes.items())
 
 
-PREDICTED = [f"prediction-{number}" for number in range(1, 67)]
+PREDICTED = [f"prediction-{number}" for number in range(1, 76)]
 
 
 def test_each_prediction_has_one_computed_row_in_the_ledger():
@@ -231,26 +240,30 @@ def test_each_prediction_has_one_computed_row_in_the_ledger():
 
 
 @pytest.mark.claim(
-    "prediction-1", "prediction-2", "prediction-3", "prediction-4", "prediction-5", "prediction-6", "prediction-7",
-    "prediction-8", "prediction-9", "prediction-10", "prediction-11", "prediction-12", "prediction-13",
-    "prediction-14", "prediction-15", "prediction-16", "prediction-17", "prediction-18", "prediction-19",
-    "prediction-20", "prediction-21", "prediction-22", "prediction-23", "prediction-24", "prediction-25",
-    "prediction-26", "prediction-27", "prediction-28", "prediction-29", "prediction-30", "prediction-31",
-    "prediction-32", "prediction-33", "prediction-34", "prediction-35", "prediction-36", "prediction-37",
-    "prediction-38", "prediction-39", "prediction-40", "prediction-41", "prediction-42", "prediction-43",
-    "prediction-44", "prediction-45", "prediction-46", "prediction-47", "prediction-48", "prediction-49",
-    "prediction-50", "prediction-51", "prediction-52", "prediction-53", "prediction-54", "prediction-55",
-    "prediction-56", "prediction-57", "prediction-58", "prediction-59", "prediction-60", "prediction-61",
-    "prediction-62", "prediction-63", "prediction-64", "prediction-65", "prediction-66",
+    "prediction-1", "prediction-2", "prediction-3", "prediction-4", "prediction-5",
+    "prediction-6", "prediction-7", "prediction-8", "prediction-9", "prediction-10",
+    "prediction-11", "prediction-12", "prediction-13", "prediction-14", "prediction-15",
+    "prediction-16", "prediction-17", "prediction-18", "prediction-19", "prediction-20",
+    "prediction-21", "prediction-22", "prediction-23", "prediction-24", "prediction-25",
+    "prediction-26", "prediction-27", "prediction-28", "prediction-29", "prediction-30",
+    "prediction-31", "prediction-32", "prediction-33", "prediction-34", "prediction-35",
+    "prediction-36", "prediction-37", "prediction-38", "prediction-39", "prediction-40",
+    "prediction-41", "prediction-42", "prediction-43", "prediction-44", "prediction-45",
+    "prediction-46", "prediction-47", "prediction-48", "prediction-49", "prediction-50",
+    "prediction-51", "prediction-52", "prediction-53", "prediction-54", "prediction-55",
+    "prediction-56", "prediction-57", "prediction-58", "prediction-59", "prediction-60",
+    "prediction-61", "prediction-62", "prediction-63", "prediction-64", "prediction-65",
+    "prediction-66", "prediction-67", "prediction-68", "prediction-69", "prediction-70",
+    "prediction-71", "prediction-72", "prediction-73", "prediction-74", "prediction-75",
 )  # fmt: skip
 def test_the_ledger_says_of_each_prediction_what_the_records_say():
     """Each verdict from the records by another way: scipy's test, and Holm's correction by a plain loop."""
     ledger = {claim["id"]: claim["status"] for claim in nb.claims()}
     for file in ROUNDS:
         asked, found = load_predictions(file), judge(load_predictions(file))
-        for grid in {item["grid"] for item in asked}:
+        for family in {item["family"] for item in asked}:
             rows = zip(asked, found.itertuples(), strict=True)
-            mine = [(item, row) for item, row in rows if item["grid"] == grid and row.verdict != "not run"]
+            mine = [(item, row) for item, row in rows if item["family"] == family and row.verdict != "not run"]
             plain = plain_verdicts([(row.p, row.p_outside, row.side, row.expect) for _, row in mine])
             assert plain == [row.verdict for _, row in mine]
         for name in {item["id"] for item in asked}:
