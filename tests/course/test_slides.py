@@ -42,7 +42,7 @@ def minutes_of(deck: str) -> Counter:
 
 
 def test_there_is_a_deck_for_each_session_and_one_for_the_class():
-    assert DECKS == ["class90", *(f"s{number}" for number in sessions.teaching())]
+    assert ["class90", *(f"s{number}" for number in sessions.teaching())] == DECKS
 
 
 @every_deck
@@ -56,6 +56,13 @@ def test_a_deck_of_a_session_keeps_its_clock_and_asks_its_questions(number):
     assert list(minutes_of(f"s{number}").items()) == list(sessions.written()["parts"].items())
     asked = [name for kind, name in slides.NAMED.findall(slides.written(f"s{number}")) if kind == "question"]
     assert asked == sessions.teaching()[number].exit
+
+
+@pytest.mark.parametrize("number", sorted(sessions.teaching()))
+def test_a_deck_says_the_bet_and_the_claim_that_settles_it(number):
+    named, plan = slides.NAMED.findall(slides.written(f"s{number}")), sessions.teaching()[number]
+    assert {("says", "bet"), ("says", "settled")} <= set(named)
+    assert plan.settled.claim is None or ("claim", plan.settled.claim) in named
 
 
 def test_the_deck_of_the_class_keeps_the_clock_of_its_page():
