@@ -36,7 +36,7 @@ TAG ?=
 # A key of 16 characters or more, in `make course`: solutions and guide for marking, sealed with it.
 INSTRUCTOR ?=
 
-.PHONY: help setup book html pdf links test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence course status fold pin refresh serve dist release-notes bench lock clean distclean
+.PHONY: help setup book html pdf links test test-thorough test-cluster lint sweep plan cost calibrate collect plot evidence course slides-pdf status fold pin refresh serve dist release-notes bench lock clean distclean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -117,8 +117,12 @@ evidence: $(STAMP) ## train the networks behind the pages on results, where stal
 	@$(SNAKEMAKE) evidence --config 'page=$(PAGE)' 'force=$(FORCE)'
 	@$(BIN)/python workflow/evidence.py accept
 
-course: $(STAMP) ## copies for a class in _build/course; INSTRUCTOR=key adds solutions and guide, sealed
+course: $(STAMP) ## copies for a class and slides in _build/course; INSTRUCTOR=key adds solutions and guide, sealed
 	@GENCE_COURSE_KEY='$(subst ','\'',$(INSTRUCTOR))' $(BIN)/python workflow/course.py copies
+	@$(BIN)/python workflow/course.py slides
+
+slides-pdf: $(STAMP) ## the slides of `make course`, printed beside them by Chromium
+	@$(BIN)/python workflow/course.py slides pdf
 
 status: ## say for every notebook, and the evidence behind it, whether it is fresh
 	@$(INSTALLED)

@@ -5,6 +5,7 @@ python workflow/course.py coverage          write book/course/coverage.md
 python workflow/course.py sessions          write book/course/session_1.md to session_6.md
 python workflow/course.py gaps              say which objectives lack an exercise or a question
 python workflow/course.py copies            write the student copies, and with a key the instructor's archive
+python workflow/course.py slides            write the slides; with pdf after it, print them, too
 python workflow/course.py export otter      write the labs as otter-grader takes them; nbgrader: as that does
 """
 
@@ -23,6 +24,7 @@ import exports
 import nbformat
 import notebook_tools as nb
 import sessions
+import slides
 import yaml
 from copies import kind_of, title_of
 from pydantic import BaseModel, Field
@@ -228,6 +230,13 @@ def main(arguments: list[str]) -> int:
         try:
             print(copies.make_copies())
         except (ValueError, ImportError) as problem:
+            raise SystemExit(str(problem)) from None
+    elif arguments in (["slides"], ["slides", "pdf"]):
+        try:
+            print(f"Slides: {slides.build() / 'index.html'}")
+            if arguments[1:]:
+                print("\n".join(map(str, slides.print_decks())))
+        except ValueError as problem:
             raise SystemExit(str(problem)) from None
     elif arguments in (["export", "otter"], ["export", "nbgrader"]):
         print(exports.export(arguments[1]))

@@ -87,6 +87,7 @@ def page(number: int, objectives: list) -> str:
         f"**In it:** ninety minutes, then a lab of as many. **After it:** the homework.",
         "## The ninety minutes",
         table(["Minutes", "Part", "What happens"], clock(plan)),
+        f"**Slides.** `make course` writes them to `_build/course/slides/s{number}.html`; press S for the notes.",
         f"**To start the discussion.** {plan.ask}",
         f"**If it gets late.** {plan.late}",
         "## Lab and homework",
