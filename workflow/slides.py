@@ -31,6 +31,8 @@ import sessions
 ROOT = Path(__file__).resolve().parent.parent
 DECKS = ROOT / "book" / "course" / "slides"
 OUT = ROOT / "_build" / "course" / "slides"
+# A deck stands beside the book: what a link says stays, where it leads goes.
+LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 NAMED = re.compile(r"^\{(claim|figure|question|says)\}`([^`]+)`$", re.MULTILINE)
 NOTES = re.compile(r"^:::\{notes\} (\d+) (\w+)$", re.MULTILINE)
 Found = TypeVar("Found")
@@ -113,7 +115,7 @@ def _question(name: str, _: str) -> str:
 def _says(part: str, deck: str) -> str:
     plan = sessions.teaching()[int(deck[1:])]
     said = plan.model_dump() | {"settled": f"The bet is settled: {plan.settled.by}."}
-    return named("part of teaching.yml", part, said)
+    return LINK.sub(r"\1", named("part of teaching.yml", part, said))
 
 
 EXPANDED: dict[str, Callable[[str, str], str]] = {

@@ -48,7 +48,7 @@ QUERIES = {
     "accumulated_backward": ["book/api", "book/training_code"],
     "out of distribution": ["experiments/ood"],
     "ResNet": ["experiments/photographs", "engine/engine"],
-    "refuted": ["book/claims", "batch/predictions"],
+    "refuted": ["book/claims", "batch/predictions", "book/course/capstone"],
     "Guo": ["book/references", "calibration/temperatures", "calibration/measuring_calibration"],
     "Colab": ["book/reexecute"],
 }
