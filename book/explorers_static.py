@@ -155,7 +155,8 @@ def write_tables() -> None:
             )
     _write("losses.csv", rows)
 
-    rows = [["$K$", "$B$", "expected absent", "lacks at least one", "push, CE", "push, $s=0.5$", "push, GenCE"]]
+    heads = "expected absent", "lacks at least one", "push, CE", "push, $s=0.5$", "push, GenCE"
+    rows = [["classes $K$", "batch $B$", *heads]]
     for k, b in BATCHES:
         labels, logits = draw_batch(k, b, MARGIN, SEED)
         p = softmax(logits, axis=1)
@@ -171,12 +172,12 @@ def write_tables() -> None:
         )
     _write("batches.csv", rows)
 
-    rows = [["leak ε", "CE", "$s=0.5$", "GenCE"]]
+    rows = [["leak ε", "CE", "strength $s=0.5$", "GenCE"]]
     rows += [[f"{e}", *(f"{-(1 - s) * np.log1p(-e) + 0.0:.3f}" for s in (0, STRENGTH, 1))] for e in LEAKS]
     _write("leaks.csv", rows)
 
     heads = "absent on average", "pushes left out", "rarest, in a batch", "its shift", "full"
-    rows = [["$K$", "$\\rho$", "$B$", *heads]]
+    rows = [["classes $K$", "ratio $\\rho$", "batch $B$", *heads]]
     for k, rho, b in TAILS:
         pi = class_shares(k, rho)
         left_out = float(share_left_out(pi, b))
