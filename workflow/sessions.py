@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from difflib import get_close_matches
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -29,6 +30,7 @@ PARTS = {
     "others": "What others do and did",
     "exit": "Settle the bet, three questions",
 }
+BELIEFS = ["Belief", "Question", "What shows it"]
 HEAD = "<!-- Written by `python workflow/course.py sessions` from teaching.yml and its neighbours: edit those. -->"
 
 
@@ -47,12 +49,15 @@ class Teaching(BaseModel, extra="forbid"):
     settled: Settled
     picture: str
     board: str
+    lines: list[str] = Field(min_length=5, max_length=9)
+    left_out: str
     demo: str
     demo_at: str
     others: str
     ask: str
     late: str
     trips: str
+    worth: list[str] = Field(min_length=1, max_length=5)
     exit: list[str] = Field(min_length=3, max_length=3)
 
 
@@ -87,6 +92,10 @@ def page(number: int, objectives: list) -> str:
         f"**In it:** ninety minutes, then a lab of as many. **After it:** the homework.",
         "## The ninety minutes",
         table(["Minutes", "Part", "What happens"], clock(plan)),
+        "## On the board",
+        "\n".join(f"{n}. {line}" for n, line in enumerate(plan.lines, 1)),
+        f"**Left out:** {plan.left_out}",
+        "## Beside it",
         f"**Slides.** `make course` writes them to `_build/course/slides/s{number}.html`; press S for the notes.",
         f"**To start the discussion.** {plan.ask}",
         f"**If it gets late.** {plan.late}",
@@ -98,8 +107,10 @@ def page(number: int, objectives: list) -> str:
         "\n".join(f"{n}. {said(name)}" for n, name in enumerate(plan.exit, 1)),
         "They are answered with probabilities, like all questions of the course: {doc}`quiz`.",
         "## What many believe at first",
-        "Each line is a wrong answer of one of the session's questions, and what shows that it is wrong.",
-        table(["Belief", "Question", "What shows it"], misconceptions(asked)),
+        "Each line is a wrong answer of one of the session's questions, and what shows that it is wrong. These are "
+        "worth the time of the class; the page of questions has the others, too.",
+        table(BELIEFS, chosen(asked, plan.worth)),
+        folded("All the others", table(BELIEFS, rest(asked, plan.worth))),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -123,14 +134,31 @@ def said(name: str) -> str:
     return next(f"{one.stem} ({one.id})" for one in quiz.questions(ROOT) if one.id == name)
 
 
-def misconceptions(asked: list) -> list[list[str]]:
-    """A row for each wrong option."""
-    return [
-        [option.misconception, f"{one.id}: {option.text}", option.why]
+def misconceptions(asked: list) -> dict[str, list[str]]:
+    """A row for each wrong option, by question and misconception."""
+    return {
+        f"{one.id} {option.misconception}": [option.misconception, f"{one.id}: {option.text}", option.why]
         for one in asked
         for option in one.options
         if option.misconception
-    ]
+    }
+
+
+def chosen(asked: list, worth: list[str]) -> list[list[str]]:
+    """The rows that are worth the time of a class, in the order in which the plan names them."""
+    rows = misconceptions(asked)
+    if unknown := [name for name in worth if name not in rows]:
+        near = get_close_matches(unknown[0], rows, 1, 0)[0]
+        raise ValueError(f"teaching.yml: no wrong answer of the session is {unknown[0]!r}; the nearest is {near!r}")
+    return [rows[name] for name in worth]
+
+
+def rest(asked: list, worth: list[str]) -> list[list[str]]:
+    return [row for name, row in misconceptions(asked).items() if name not in worth]
+
+
+def folded(title: str, text: str) -> str:
+    return f"```{{admonition}} {title}\n:class: dropdown\n\n{text}\n```"
 
 
 def source(address: str) -> Path:
