@@ -3,6 +3,8 @@
 python workflow/course.py matrix            write book/course/kill_matrix.md
 python workflow/course.py coverage          write book/course/coverage.md
 python workflow/course.py sessions          write book/course/session_1.md to session_6.md
+python workflow/course.py class             write board and clock into book/course/class.md
+python workflow/course.py bets              write book/course/bets.md
 python workflow/course.py gaps              say which objectives lack an exercise or a question
 python workflow/course.py copies            write the student copies, and with a key the instructor's archive
 python workflow/course.py slides            write the slides; with pdf after it, print them, too
@@ -19,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import bets
+import clock
 import copies
 import exports
 import nbformat
@@ -223,6 +227,10 @@ def main(arguments: list[str]) -> int:
         COVERAGE.write_text(coverage(), encoding="utf-8")
     elif arguments == ["sessions"]:
         sessions.write(objectives())
+    elif arguments == ["class"]:
+        clock.PAGE.write_text(clock.page(), encoding="utf-8")
+    elif arguments == ["bets"]:
+        bets.PAGE.write_text(bets.page(), encoding="utf-8")
     elif arguments == ["gaps"]:
         for kind in ("exercises", "questions"):
             print(f"without {kind}: {', '.join(gaps(kind)) or 'none'}")

@@ -57,6 +57,7 @@ class Teaching(BaseModel, extra="forbid"):
     ask: str
     late: str
     trips: str
+    hand_out: list[str] = ["book/course/bets"]
     worth: list[str] = Field(min_length=1, max_length=5)
     exit: list[str] = Field(min_length=3, max_length=3)
 
@@ -97,6 +98,7 @@ def page(number: int, objectives: list) -> str:
         f"**Left out:** {plan.left_out}",
         "## Beside it",
         f"**Slides.** `make course` writes them to `_build/course/slides/s{number}.html`; press S for the notes.",
+        f"**To print.** {listed([link(address) for address in plan.hand_out])}.",
         f"**To start the discussion.** {plan.ask}",
         f"**If it gets late.** {plan.late}",
         "## Lab and homework",

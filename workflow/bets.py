@@ -1,0 +1,71 @@
+"""The slip for the bets of the course, to print, and what a bet costs: `python workflow/course.py bets` writes it."""
+
+from __future__ import annotations
+
+import math
+
+import clock
+import copies
+import sessions
+
+PAGE = sessions.COURSE / "bets.md"
+BLANK = "………"
+HEAD = """# Bets
+
+<!-- Written by `python workflow/course.py bets` from teaching.yml and class.yml: edit those. -->
+
+A slip to print. Before a session you write how probable you think its statement is. At its end the statement is
+settled, and you pay for what you wrote. Keep the slip: the sum counts.
+
+**You will be able to** score a probability by hand, twice. **You need** a pencil. **Time:** a minute for each bet."""
+SCORING = """## What a bet costs
+
+Let $p$ be the probability that you gave to what came: to *yes* if the answer is yes, one less that if it is no. You pay
+
+- by the **log loss** $-\\log p$, in nats;
+- by the **Brier score** $(1 - p)^2$ for what came and as much again for what did not, together $2\\,(1 - p)^2$.
+
+Both are the scores of the [page of questions](quiz.md). Both are proper: on average it is cheapest to write what you
+believe."""
+EVEN = """Whoever writes a half each time pays {log:.2f} nats and {brier:.2f} a bet, whatever comes. Nought on what
+comes costs infinitely many nats."""
+PLACES = """For each loss write one of the three places, and how probable you think it is that you are right. Each line
+is then settled like a statement."""
+
+
+def page() -> str:
+    """The slip: the bets of the sessions, those of the class, and the prices."""
+    plan = clock.times()
+    statements = [
+        [f"{number}. {copies.sessions()[number].title}", one.bet.removesuffix(" Write a probability."), *[BLANK] * 4]
+        for number, one in sessions.teaching().items()
+    ]
+    parts = [
+        HEAD,
+        "## Six sessions",
+        sessions.table(["Session", "Statement", "My probability of yes", "It was", "Log", "Brier"], statements),
+        "## The class",
+        f"{plan.bet} {PLACES}",
+        sessions.table(
+            ["Loss", "Place", "My probability", "It was", "Log", "Brier"],
+            [[loss, *[BLANK] * 5] for loss in plan.losses],
+        ),
+        SCORING,
+        sessions.table(["You gave to what came", "Log, nats", "Brier"], costs()),
+        EVEN.format(log=log(0.5), brier=brier(0.5)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def log(p: float) -> float:
+    return -math.log(p)
+
+
+def brier(p: float) -> float:
+    """The Brier score of two outcomes, of which the one with the probability p has come."""
+    return 2 * (1 - p) ** 2
+
+
+def costs() -> list[list[str]]:
+    """A row for each tenth."""
+    return [[f"{p:.1f}", f"{log(p):.2f}", f"{brier(p):.2f}"] for p in (tenth / 10 for tenth in range(1, 10))]
