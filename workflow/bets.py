@@ -51,7 +51,7 @@ def page() -> str:
             [[loss, *[BLANK] * 5] for loss in plan.losses],
         ),
         SCORING,
-        sessions.table(["You gave to what came", "Log, nats", "Brier"], costs()),
+        sessions.table(costs()[0], costs()[1:]),
         EVEN.format(log=log(0.5), brier=brier(0.5)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -67,5 +67,10 @@ def brier(p: float) -> float:
 
 
 def costs() -> list[list[str]]:
-    """A row for each tenth."""
-    return [[f"{p:.1f}", f"{log(p):.2f}", f"{brier(p):.2f}"] for p in (tenth / 10 for tenth in range(1, 10))]
+    """Three rows: the probability, a tenth for each column, and its two prices."""
+    tenths = [tenth / 10 for tenth in range(1, 10)]
+    return [
+        ["You gave to what came", *(f"{p:.1f}" for p in tenths)],
+        ["Log, nats", *(f"{log(p):.2f}" for p in tenths)],
+        ["Brier", *(f"{brier(p):.2f}" for p in tenths)],
+    ]
