@@ -5,39 +5,33 @@ from __future__ import annotations
 import math
 
 import clock
-import copies
 import sessions
 
 PAGE = sessions.COURSE / "bets.md"
-BLANK = "………"
+BLANK = "……"
 HEAD = """# Bets
 
 <!-- Written by `python workflow/course.py bets` from teaching.yml and class.yml: edit those. -->
 
-A slip to print. Before a session you write how probable you think its statement is. At its end the statement is
-settled, and you pay for what you wrote. Keep the slip: the sum counts.
-
-**You will be able to** score a probability by hand, twice. **You need** a pencil. **Time:** a minute for each bet."""
+:::{container} hand-out
+Before a session you write how probable you think its statement is. At its end the statement is settled, and you pay
+for what you wrote. Keep the slip: the sum counts. **You will be able to** score a probability by hand, twice. **You
+need** a pencil. **Time:** a minute for each bet.
+:::"""
 SCORING = """## What a bet costs
 
-Let $p$ be the probability that you gave to what came: to *yes* if the answer is yes, one less that if it is no. You pay
-
-- by the **log loss** $-\\log p$, in nats;
-- by the **Brier score** $(1 - p)^2$ for what came and as much again for what did not, together $2\\,(1 - p)^2$.
-
-Both are the scores of the [page of questions](quiz.md). Both are proper: on average it is cheapest to write what you
-believe."""
-EVEN = """Whoever writes a half each time pays {log:.2f} nats and {brier:.2f} a bet, whatever comes. Nought on what
-comes costs infinitely many nats."""
-PLACES = """For each loss write one of the three places, and how probable you think it is that you are right. Each line
-is then settled like a statement."""
+Let $p$ be the probability that you gave to what came. The **log loss** is $-\\log p$, in nats, the **Brier score**
+$2\\,(1 - p)^2$: as much for what came as for what did not. Both are proper, and both are those of the
+[page of questions](quiz.md)."""
+EVEN = "Whoever writes a half each time pays {log:.2f} nats and {brier:.2f} a bet. Nought costs without end."
+PLACES = "For each loss write one of the three places, and how probable you think it is that you are right."
 
 
 def page() -> str:
     """The slip: the bets of the sessions, those of the class, and the prices."""
     plan = clock.times()
     statements = [
-        [f"{number}. {copies.sessions()[number].title}", one.bet.removesuffix(" Write a probability."), *[BLANK] * 4]
+        [str(number), one.bet.removesuffix(" Write a probability."), *[BLANK] * 4]
         for number, one in sessions.teaching().items()
     ]
     parts = [
@@ -50,9 +44,8 @@ def page() -> str:
             ["Loss", "Place", "My probability", "It was", "Log", "Brier"],
             [[loss, *[BLANK] * 5] for loss in plan.losses],
         ),
-        SCORING,
+        f"{SCORING} {EVEN.format(log=log(0.5), brier=brier(0.5))}",
         sessions.table(costs()[0], costs()[1:]),
-        EVEN.format(log=log(0.5), brier=brier(0.5)),
     ]
     return "\n\n".join(parts) + "\n"
 

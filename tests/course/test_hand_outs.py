@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from by_hand import relations, value
 from sklearn.metrics import log_loss
+from web import FORMULAS, SLOW, served
 
 from gence.metrics import brier_score
 
@@ -20,6 +21,7 @@ import bets  # noqa: E402
 import clock  # noqa: E402
 import sessions  # noqa: E402
 
+HTML = ROOT / "_build" / "committed" / "html"
 BY_HAND = (ROOT / "book" / "course" / "by_hand.md").read_text(encoding="utf-8")
 
 
@@ -95,3 +97,18 @@ def test_the_hand_out_gives_the_answers_that_are_computed_here_and_no_decimal():
         )
         assert f"({tex})" in BY_HAND
     assert re.findall(r"\d[.,]\d", BY_HAND) == []
+
+
+# --- on paper ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["bets", "by_hand"])
+def test_a_hand_out_is_one_page(browser, name):
+    with served(HTML) as site:
+        page = browser.new_page()
+        page.goto(f"{site}/book/course/{name}.html", wait_until="load")
+        page.evaluate(FORMULAS, SLOW)
+        paper = page.pdf(format="A4", margin=dict.fromkeys(("top", "bottom", "left", "right"), "12mm"))
+        page.close()
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
