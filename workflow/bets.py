@@ -23,7 +23,7 @@ SCORING = """## What a bet costs
 Let $p$ be the probability that you gave to what came. The **log loss** is $-\\log p$, in nats, the **Brier score**
 $2\\,(1 - p)^2$: as much for what came as for what did not. Both are proper, and both are those of the
 [page of questions](quiz.md)."""
-EVEN = "Whoever writes a half each time pays {log:.2f} nats and {brier:.2f} a bet. Nought costs without end."
+EVEN = "Whoever writes a half each time pays {log:.2f} nats and {brier:.2f} a bet. Nought costs infinitely much."
 PLACES = "For each loss write one of the three places, and how probable you think it is that you are right."
 
 
