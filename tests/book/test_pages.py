@@ -120,7 +120,7 @@ def test_a_page_is_open_to_everybody(opened):
 
 # Inline formulas that a keyboard stops at although they fit.
 STOPS = """() => [...document.querySelectorAll('article span.math[tabindex="0"]')]
-    .filter(box => box.querySelector('mjx-math')?.getBoundingClientRect().width < box.clientWidth - 1)
+    .filter(box => box.querySelector('mjx-math')?.getBoundingClientRect().width <= box.clientWidth + 1)
     .map(box => box.textContent.trim())"""
 
 
