@@ -65,7 +65,7 @@ links: html ## try every link to another host
 	@$(BIN)/jupyter-book build --builder linkcheck _build/committed/source
 
 # The tests write no run into the folder of yours. Notebooks are executed once, and compared with their outputs: those of
-# the change and a drawn eighth (notebooks/conftest.py).
+# the change and a drawn twelfth (notebooks/conftest.py).
 # One thread for each: tensors are tiny here, and the kernels of the notebooks are processes of their own.
 PYTEST = OMP_NUM_THREADS=1 GENCE_RUNS="$$(mktemp -d)" $(BIN)/python -m pytest -n $(TESTERS)
 ALL = tests gence notebooks --nbval --nbval-current-env --dist loadfile --durations 20

@@ -36,7 +36,7 @@ STAIRS = {
     "gence.lab.networks": "architectures registry",
     "gence.lab.training": "recipe checkpoints outcome _steps _loop trainers",
     "gence.lab.runs": "_text _messages _checks provenance parameters record grid",
-    "gence.lab.results": "names statistics wording sources evidence tables predictions plots",
+    "gence.lab.results": "names statistics wording sources tuning evidence tables predictions plots",
 }
 LIBRARY = {"torch", "numpy", "scipy", "sklearn"}
 # The measurement of the loop's speed drives the loop itself.

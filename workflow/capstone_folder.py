@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -58,10 +56,8 @@ class Work(NamedTuple):
 
     def records(self, grid: str) -> pd.DataFrame:
         """The collected table of a grid; without rows where there is none."""
-        if not (self.folder / f"results/{grid}.csv").exists():
-            return pd.DataFrame()
-        table = pd.read_csv(self.path(f"results/{grid}.csv"))
-        return table.assign(**{name: table[name].map(json.loads) for name in sources.NESTED if name in table})
+        name = f"results/{grid}.csv"
+        return sources.collected(grid, self.path(name).parent) if (self.folder / name).exists() else pd.DataFrame()
 
     def git(self, *words: str) -> str:
         """What git says; nothing that the folder's own settings name is started."""
@@ -90,14 +86,6 @@ def read(folder: Path) -> Work:
 
 
 def runs_of(content: Any) -> list[dict[str, Any]]:
-    """The settings of each run of a grid, with its seeds; like `gence.lab.runs.expand_grid`, but any loss will do."""
-    found = []
-    for block in content if isinstance(content, list) else [content]:
-        keys, choices = [key.split(", ") for key in block.get("vary") or {}], list((block.get("vary") or {}).values())
-        for chosen in itertools.product(*choices):
-            one = dict(block.get("fixed") or {})
-            for names, value in zip(keys, chosen, strict=True):
-                one |= {names[0]: value} if len(names) == 1 else dict(zip(names, value, strict=True))
-            one["seeds"] = list(runs.RunParameters.of(seeds=one.get("seeds", 1)).seeds)
-            found.append(one)
-    return found
+    """The settings of each run of a grid, or of several, with its seeds; any loss will do."""
+    every = [one for grid in (content if isinstance(content, list) else [content]) for one in runs.grid_settings(grid)]
+    return [one | {"seeds": list(runs.RunParameters.of(seeds=one.get("seeds", 1)).seeds)} for one in every]

@@ -191,6 +191,7 @@ def make(page: str) -> None:
     (path,) = chosen(page).values()
     notebook = nb.read(path)
     notebook.cells = up_to_last_tag(notebook.cells)  # the rest reads the tables, and may hold them against what it says
+    decided_by, started = code(notebook), runs.provenance()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= {"GENCE_RUNS": scratch, "GENCE_EVIDENCE": scratch}
         part = Path(scratch) / "page.ipynb"
@@ -200,7 +201,11 @@ def make(page: str) -> None:
         made = Path(scratch) / page
         if (origin := origin_of(made)) is None:
             raise SystemExit(f"{page} wrote no evidence: its cells tagged {TAG} must call it by this name")
-        origin["code"] = code(notebook)
+        # What ran is the code of the start. What else was written meanwhile, a page or a test, takes nothing from it.
+        if code(notebook) != decided_by:
+            raise SystemExit(f"the code behind {page} changed while it trained: make it again")
+        origin["code"] = decided_by
+        origin["provenance"] |= {name: started[name] for name in ("commit", "dirty")}
         shutil.copytree(made, MADE / page, dirs_exist_ok=True, ignore=shutil.ignore_patterns(nb.ORIGIN))
     runs.write_atomically(MADE / page / nb.ORIGIN, json.dumps(origin, indent=1) + "\n")
 

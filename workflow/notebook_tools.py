@@ -528,6 +528,7 @@ PREDICTIONS = {
     "predictions_fresh_seeds.yml": "notebooks/experiments/fresh_seeds.ipynb#The verdicts",
     "predictions_pixels.yml": "notebooks/experiments/pixels.ipynb#The verdicts",
     "predictions_capstone.yml": "notebooks/experiments/trial.ipynb#The verdicts",
+    "predictions_learning_curves.yml": "notebooks/experiments/learning_curves.ipynb#The verdicts",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
@@ -538,6 +539,7 @@ NETWORK_OF_GRID = {
     "photographs_gpu": "a ResNet-18 on CIFAR-10 with a long tail",
     "experiments/frozen_features": "perceptrons on frozen features of CIFAR-100",
     "experiments/fresh_seeds": "perceptrons on frozen features of CIFAR-100",
+    "experiments/learning_curves": "perceptrons on frozen features of CIFAR-100",
     "pixels": "a small CNN on a few images of CIFAR",
     "pixels_control": "a small CNN on 500 images of CIFAR-10",
     "capstone": "one small perceptron on digits",

@@ -17,6 +17,8 @@ import re
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape, unescape
@@ -231,21 +233,31 @@ def add_links(writer: PdfWriter, known: dict[str, Chapter], offset: int, site: s
             )
 
 
-def make(html: Path, target: Path, only: list[str]) -> int:
-    """Print the pages of `html` into `target`; the number of its sheets."""
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Browser, str]]:
+    """A browser, and the address at which it finds the pages of a folder.
+
+    Raises:
+        SystemExit: there is no browser; it says how to get one.
+    """
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         raise SystemExit(f"no browser found (looked for {', '.join(BROWSERS)}): install one, e.g. apt install chromium")
-    pages = chapters(html, only)
-    handler = partial(Quiet, directory=str(html))
+    handler = partial(Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
         Thread(target=server.serve_forever, daemon=True).start()
-        site = f"http://127.0.0.1:{server.server_port}"
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        print_chapters(browser, site, html, pages)
-        writer = join(contents(browser, site, pages), pages, site)
+        yield browser, f"http://127.0.0.1:{server.server_port}"
         browser.close()
         server.shutdown()
+
+
+def make(html: Path, target: Path, only: list[str]) -> int:
+    """Print the pages of `html` into `target`; the number of its sheets."""
+    pages = chapters(html, only)
+    with opened(html) as (browser, site):
+        print_chapters(browser, site, html, pages)
+        writer = join(contents(browser, site, pages), pages, site)
     writer.compress_identical_objects()
     target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_suffix(".part")

@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -27,6 +26,8 @@ from typing import NamedTuple, TypeVar
 import nbformat
 import notebook_tools as nb
 import sessions
+
+from gence.words import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 DECKS = ROOT / "book" / "course" / "slides"
@@ -89,8 +90,7 @@ def questions() -> dict[str, sessions.quiz.Question]:
 def named(kind: str, name: str, known: dict[str, Found]) -> Found:
     """What has this name; the nearest one is said where nothing has."""
     if name not in known:
-        near = get_close_matches(name, known, 1, 0)
-        raise ValueError(f"no {kind} is called {name!r}; the nearest is {near[0]!r}")
+        raise ValueError(f"no {kind} is called {name!r}{nearest(name, known)}")
     return known[name]
 
 
@@ -169,28 +169,15 @@ def build(out: Path = OUT) -> Path:
 
 def print_decks(out: Path = OUT) -> list[Path]:
     """Print each deck into a PDF beside it, a page for each slide."""
-    from functools import partial
-    from http.server import ThreadingHTTPServer
-    from threading import Thread
-
     import pdf
-    from playwright.sync_api import sync_playwright
 
-    executable = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
-    if executable is None:
-        raise ValueError(f"no browser found (looked for {', '.join(pdf.BROWSERS)}): apt install chromium")
-    handler = partial(pdf.Quiet, directory=str(out))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
-        Thread(target=server.serve_forever, daemon=True).start()
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+    with pdf.opened(out) as (browser, site):
         for deck in names():
             page = browser.new_page(viewport={"width": 1280, "height": 720})
             page.set_default_timeout(pdf.SLOW)
-            page.goto(f"http://127.0.0.1:{server.server_port}/{deck}.html?print-pdf", wait_until="load")
+            page.goto(f"{site}/{deck}.html?print-pdf", wait_until="load")
             page.wait_for_function("() => Reveal.isReady() && document.querySelector('.pdf-page')")
             page.evaluate("() => window.MathJax?.startup?.promise")
             page.pdf(path=out / f"{deck}.pdf", prefer_css_page_size=True, print_background=True, tagged=True)
             page.close()
-        browser.close()
-        server.shutdown()
     return [out / f"{deck}.pdf" for deck in names()]

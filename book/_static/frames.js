@@ -8,7 +8,9 @@
     // Where the frames are, what they hold, their role, and whether a line above says that there is more.
     { at: TABLE, kind: "Table", role: "region", more: "More columns: scroll the table sideways \u2192" },
     { at: "article .figure-frame", kind: "Figure", role: "region", more: "Scroll the figure sideways \u2192" },
-    { at: "article div.math mjx-container, article span.math", kind: "Formula", role: "group" },
+    // A formula on a line of its own scrolls from the first pixel; one in the text is a pixel wider than its box by rounding.
+    { at: "article div.math mjx-container", kind: "Formula", role: "group", spare: 0 },
+    { at: "article span.math", kind: "Formula", role: "group" },
   ];
 
   // Tables that the theme does not wrap, for example those written as HTML, get the same box.
@@ -45,8 +47,8 @@
   };
 
   // What scrolls can be reached by the keyboard and has a name; what does not is no stop on the way.
-  const mark = (box, { kind, role, more }) => {
-    const scrolls = box.scrollWidth > box.clientWidth; // by a pixel, too: then it is a frame that scrolls
+  const mark = (box, { kind, role, more, spare = 1 }) => {
+    const scrolls = box.scrollWidth > box.clientWidth + spare;
     if (scrolls) box.tabIndex = 0; // the theme sets this, too, at times of its own
     if (scrolls === (box.getAttribute("role") === role)) return;
     if (!scrolls) {

@@ -120,7 +120,7 @@ def test_a_page_is_open_to_everybody(opened):
 
 # Inline formulas that a keyboard stops at although they fit.
 STOPS = """() => [...document.querySelectorAll('article span.math[tabindex="0"]')]
-    .filter(box => box.querySelector('mjx-math')?.getBoundingClientRect().width < box.clientWidth - 1)
+    .filter(box => box.querySelector('mjx-math')?.getBoundingClientRect().width <= box.clientWidth + 1)
     .map(box => box.textContent.trim())"""
 
 
@@ -271,7 +271,7 @@ def test_a_solution_opens_on_a_click(site, browser):
 
 def test_nothing_is_cut_on_paper(site, browser):
     page = browser.new_page(viewport={"width": 700, "height": 900})  # the text width of A4, in CSS pixels
-    page.goto(f"{site}/notebooks/idea/why_another_loss.html", wait_until="networkidle")
+    page.goto(f"{site}/notebooks/idea/why_another_loss.html", wait_until="load")
     page.emulate_media(media="print")
     page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     cut = """() => [...document.querySelectorAll('article pre, article table, .pst-scrollable-table-container')]

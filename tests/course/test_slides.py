@@ -119,7 +119,7 @@ def test_a_figure_has_words_for_those_who_do_not_see_it(built, deck):
 )
 def test_a_wrong_name_is_refused_and_the_nearest_is_said(monkeypatch, line, nearest):
     monkeypatch.setattr(slides, "written", lambda _: f"# A deck\n\n{line}\n")
-    with pytest.raises(ValueError, match=rf"slides/s1\.md: .*the nearest is '{nearest}'"):
+    with pytest.raises(ValueError, match=rf"slides/s1\.md: .*did you mean '{nearest}'"):
         slides.expanded("s1")
 
 

@@ -238,6 +238,35 @@ def test_a_page_is_stale_when_the_tables_it_reads_are_others(tmp_path, monkeypat
         assert (nb.code_hashes(notebook) == before) == same
 
 
+@pytest.mark.parametrize("changes", [False, True], ids=["a page is written meanwhile", "the code changes meanwhile"])
+def test_what_ran_is_the_code_of_the_start(changes, tmp_path, monkeypatch):
+    """Whoever writes a page while evidence trains for an hour must not lose it; whoever changes the code must."""
+    import papermill
+
+    state = iter([{"commit": "start", "dirty": False}, {"commit": "end", "dirty": True}])
+    codes = iter([{"cells": "then"}, {"cells": "now" if changes else "then"}])
+    monkeypatch.setattr(runs, "provenance", lambda *_: next(state))
+    monkeypatch.setattr(made, "code", lambda _: next(codes))
+    monkeypatch.setattr(made, "MADE", tmp_path / "made")
+
+    def train(_, part, **__):
+        folder = Path(part).parent / FRESH
+        folder.mkdir(parents=True)
+        (folder / nb.ORIGIN).write_text(json.dumps({"provenance": runs.provenance()}))
+
+    monkeypatch.setattr(papermill, "execute_notebook", train)
+    if changes:
+        with pytest.raises(SystemExit, match="changed while it trained: make it again"):
+            made.make(FRESH)
+        assert not (tmp_path / "made").exists()
+    else:
+        made.make(FRESH)
+        assert made.origin_of(tmp_path / "made" / FRESH) == {
+            "provenance": {"commit": "start", "dirty": False},
+            "code": {"cells": "then"},
+        }
+
+
 def test_a_page_that_does_not_exist_is_named():
     with pytest.raises(SystemExit, match="PAGE=experiments/benchmrk is no page with evidence; did you mean"):
         made.to_make("experiments/benchmrk")

@@ -108,16 +108,17 @@ AXE = {
 THIN = """([options, formulas]) => {
     const away = [];
     const put = (element, other) => { element.replaceWith(other); away.push([other, element]); };
-    if (!formulas)
-        for (const formula of document.querySelectorAll('mjx-container')) put(formula, document.createTextNode('x'));
+    // First all looks are read, then all is put away: each change makes the browser compute the looks anew.
     const seen = new Set();
-    for (const word of document.querySelectorAll('pre span')) {
-        if (word.children.length) continue;
+    const alike = [...document.querySelectorAll('pre span')].filter(word => {
+        if (word.children.length) return false;
         const look = getComputedStyle(word).color + getComputedStyle(word.closest('pre')).backgroundColor;
         const key = look + Boolean(word.closest('details:not([open])'));
-        if (seen.has(key)) put(word, document.createTextNode(word.textContent));
-        seen.add(key);
-    }
+        return seen.has(key) || !seen.add(key);
+    });
+    for (const word of alike) put(word, document.createTextNode(word.textContent));
+    if (!formulas)
+        for (const formula of document.querySelectorAll('mjx-container')) put(formula, document.createTextNode('x'));
     return window.axe.run(document, options)
         .then(found => found.violations.flatMap(rule => rule.nodes.map(node =>
             `${rule.id} (${rule.impact}): ${node.target.join(' ')} ${node.html.slice(0, 150)}`)))

@@ -2,6 +2,6 @@
 
 - ``names``: the words for losses, metrics and calibrators. ``statistics``: paired tests, one correction, equivalence.
 - ``wording``: verdicts and p-values in words. ``sources``: where numbers come from. ``tables``: how they are shown.
-- ``evidence``: what a page reads of networks that were trained for it, or trains anew.
+- ``tuning``: the same search for each loss. ``evidence``: what a page reads of networks, or trains anew.
 - ``predictions``: what was written down before the runs. ``plots``: figures in one style.
 """

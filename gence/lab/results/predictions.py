@@ -187,7 +187,8 @@ def _prepared(records: pd.DataFrame) -> pd.DataFrame:
     """With the names of the variants and the errors of the groups of classes."""
     if not len(records):
         return records
-    more = groups_of_classes(records).assign(variant=variants(records))
+    groups = groups_of_classes(records) if "class_error" in records else records[[]]
+    more = groups.assign(variant=variants(records))
     return pd.concat([records.drop(columns=more.columns, errors="ignore"), more], axis=1)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "calibrated",
     "calibrated_columns",
     "collected",
+    "on_validation",
     "paper_cells",
     "recalibrate",
     "results_folder",
@@ -270,7 +271,7 @@ def calibrated(records: pd.DataFrame, ats_bins: int = PAPER_ATS_BINS) -> pd.Data
     made = _calibrators(dataset, model, ats_bins)
     after = recalibrate(records, made, n_bins=PAPER_BINS)
     key = ["identity", "seed", "checkpoint"]
-    found = pd.DataFrame(map(_on_validation, records.to_dict("records")), index=pd.MultiIndex.from_frame(records[key]))
+    found = on_validation(records).set_axis(pd.MultiIndex.from_frame(records[key]))
     for name in made:
         part = after[after["calibrator"] == name].set_index(key)
         for metric in _measured_after(name):
@@ -278,9 +279,27 @@ def calibrated(records: pd.DataFrame, ats_bins: int = PAPER_ATS_BINS) -> pd.Data
     return found.reset_index()
 
 
-def _on_validation(record: Mapping[str, Any]) -> dict[str, float]:
-    with np.load(Path(record["path"]).with_suffix(".npz"), allow_pickle=False) as kept:
-        probs, labels = softmax(kept[f"{record['checkpoint']}_val"].astype(float), axis=1), kept["y_val"]
+def on_validation(records: pd.DataFrame) -> pd.DataFrame:
+    """Return ``val_error`` and ``val_nll`` of each record: what learning rates are chosen by.
+
+    Args:
+        records: of :func:`gence.lab.runs.read_records`; the logits lie beside them.
+
+    Raises:
+        FileNotFoundError: a record without its logits.
+
+    Example:
+        >>> grid = {"fixed": {"tier": "smoke", "n_per_class": 5, "loss": "ce"}}
+        >>> list(on_validation(train_grid(grid, getfixture("tmpdir"), progress=False)))
+        ['val_error', 'val_nll']
+    """
+    rows = map(_of_validation_set, records["path"], records["checkpoint"])
+    return pd.DataFrame(rows, index=records.index)
+
+
+def _of_validation_set(path: str, checkpoint: str) -> dict[str, float]:
+    with np.load(Path(path).with_suffix(".npz"), allow_pickle=False) as kept:
+        probs, labels = softmax(kept[f"{checkpoint}_val"].astype(float), axis=1), kept["y_val"]
     return {f"val_{metric}": metrics.METRICS[metric](probs, labels) for metric in CHOSEN_BY}
 
 
@@ -309,7 +328,7 @@ def _other_ats_bins(dataset: str, model: str) -> tuple[int, ...]:
     return tuple(sorted({int(bins) for bins in paper_cells(10, **words)["ats_bins"]} - {PAPER_ATS_BINS}))
 
 
-def collected(grid: str) -> pd.DataFrame:
+def collected(grid: str, folder: str | Path | None = None) -> pd.DataFrame:
     """Return the collected records of a grid, ``results/<grid>.csv``; without rows where it was not run.
 
     Options, errors of the classes and scores on foreign images come as in :func:`gence.lab.runs.read_records`.
@@ -318,13 +337,14 @@ def collected(grid: str) -> pd.DataFrame:
 
     Args:
         grid: its name, for example ``"long_tails"``.
+        folder: where the table lies; None takes ``results`` of this repository.
 
     Example:
         >>> len(collected("no_such_grid"))
         0
     """
-    folder = results_folder()
-    path = None if folder is None else folder / f"{grid}.csv"
+    folder = folder or results_folder()
+    path = None if folder is None else Path(folder) / f"{grid}.csv"
     if path is None or not path.exists():
         return pd.DataFrame()
     table = pd.read_csv(path)

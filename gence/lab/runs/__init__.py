@@ -12,7 +12,7 @@ stored in the record and never decides anything.
 from __future__ import annotations
 
 from gence.lab.runs._messages import ParameterError
-from gence.lab.runs.grid import expand_grid
+from gence.lab.runs.grid import expand_grid, grid_settings
 from gence.lab.runs.parameters import ALGORITHM, OPTIONAL, SMOKE_EPOCHS, Parameters, RunParameters
 from gence.lab.runs.provenance import provenance, write_atomically
 from gence.lab.runs.record import execute, read_records
@@ -26,6 +26,7 @@ __all__ = [
     "RunParameters",
     "execute",
     "expand_grid",
+    "grid_settings",
     "provenance",
     "read_records",
     "write_atomically",

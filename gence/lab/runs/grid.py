@@ -10,7 +10,7 @@ from typing import Any
 from gence.lab.runs._messages import ParameterError, nearest_allowed
 from gence.lab.runs.parameters import RunParameters
 
-__all__ = ["expand_grid"]
+__all__ = ["expand_grid", "grid_settings"]
 
 
 def expand_grid(grid: Mapping[str, Any]) -> list[RunParameters]:
@@ -33,6 +33,27 @@ def expand_grid(grid: Mapping[str, Any]) -> list[RunParameters]:
         >>> [(run.batch_size, run.epochs, run.rho) for run in expand_grid({"vary": together})]
         [(16, 40, 1.0), (16, 40, 50.0), ('full', 200, 1.0), ('full', 200, 50.0)]
     """
+    runs = [RunParameters.of(**settings) for settings in grid_settings(grid)]
+    names = [run.identity for run in runs]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ParameterError(f"the grid holds the same run more than once: {', '.join(sorted(twice))}")
+    return runs
+
+
+def grid_settings(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a grid says of each of its runs, whether or not such a run exists.
+
+    Args:
+        grid: as in :func:`expand_grid`.
+
+    Raises:
+        ParameterError: an unknown section, a parameter set twice, a key of `vary` without its list of values.
+
+    Example:
+        >>> grid_settings({"fixed": {"seeds": 2}, "vary": {"loss": ["my_own"], "batch_size, lr": [[16, 0.1]]}})
+        [{'seeds': 2, 'loss': 'my_own', 'batch_size': 16, 'lr': 0.1}]
+    """
     for section in grid:
         if section not in ("fixed", "vary"):
             raise ParameterError(
@@ -46,15 +67,10 @@ def expand_grid(grid: Mapping[str, Any]) -> list[RunParameters]:
     set_by = [*fixed, *(name for choice in choices for name in choice[0])]
     if twice := sorted({name for name in set_by if set_by.count(name) > 1}):
         raise ParameterError(f"the grid sets {', '.join(twice)} more than once: in fixed or in vary, and there once")
-    runs = [
-        RunParameters.of(**fixed, **{name: value for part in chosen for name, value in part.items()})
+    return [
+        {**fixed, **{name: value for part in chosen for name, value in part.items()}}
         for chosen in itertools.product(*choices)
     ]
-    names = [run.identity for run in runs]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ParameterError(f"the grid holds the same run more than once: {', '.join(sorted(twice))}")
-    return runs
 
 
 def _choices(key: str, values: Any) -> Iterator[dict[str, Any]]:

@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
 
 ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml": 2, "predictions_photographs.yml": 6}
 ROUNDS |= {"predictions_features.yml": 14, "predictions_fresh_seeds.yml": 10, "predictions_pixels.yml": 14}
-ROUNDS |= {"predictions_capstone.yml": 9}
+ROUNDS |= {"predictions_capstone.yml": 9, "predictions_learning_curves.yml": 4}
 # Settings whose rates are not chosen yet stand in the grid that chooses them.
 PLANNED = {"pixels": ("pixels", "pixels_rates")}
 
