@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-from difflib import get_close_matches
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import copies
 import yaml
 from pydantic import BaseModel, Field
+
+from gence.words import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = ROOT / "book" / "course"
@@ -150,8 +151,7 @@ def chosen(asked: list, worth: list[str]) -> list[list[str]]:
     """The rows that are worth the time of a class, in the order in which the plan names them."""
     rows = misconceptions(asked)
     if unknown := [name for name in worth if name not in rows]:
-        near = get_close_matches(unknown[0], rows, 1, 0)[0]
-        raise ValueError(f"teaching.yml: no wrong answer of the session is {unknown[0]!r}; the nearest is {near!r}")
+        raise ValueError(f"teaching.yml: no wrong answer of the session is {unknown[0]!r}{nearest(unknown[0], rows)}")
     return [rows[name] for name in worth]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,17 +14,12 @@ from gence.lab.results import sources
 __all__ = ["trained", "tuned"]
 
 
-def trained(
-    settings: Mapping[str, Any],
-    seeds: Iterable[int],
-    measure: Callable[[pd.DataFrame], pd.DataFrame] = lambda records: records,
-) -> pd.DataFrame:
+def trained(settings: Mapping[str, Any], seeds: Iterable[int]) -> pd.DataFrame:
     """Train some seeds of a setting, and return their records without keeping them.
 
     Args:
         settings: parameters of a run, as in :class:`gence.lab.runs.RunParameters`.
         seeds: which are trained.
-        measure: what is made of the records while the logits lie beside them.
 
     Returns:
         As :func:`gence.lab.runs.read_records`, with ``val_error`` and ``val_nll``, the rows of ``last`` only.
@@ -41,7 +36,7 @@ def trained(
         runs.execute(runs.RunParameters.of(**settings, seeds=list(seeds), out=out), progress=False)
         records = runs.read_records(out)
         last = records[records["checkpoint"] == "last"].reset_index(drop=True)
-        return measure(last.join(sources.on_validation(last)))
+        return last.join(sources.on_validation(last))
 
 
 def tuned(
