@@ -160,7 +160,7 @@ def rest(asked: list, worth: list[str]) -> list[list[str]]:
 
 
 def folded(title: str, text: str) -> str:
-    return f"```{{admonition}} {title}\n:class: dropdown\n\n{text}\n```"
+    return f"```{{dropdown}} {title}\n\n{text}\n```"
 
 
 def source(address: str) -> Path:

@@ -46,9 +46,13 @@
     return name;
   };
 
+  // A formula as wide as the page is cut there, be it by a pixel; in a line with room a pixel is a rounding.
+  const fills = (box) => box.offsetWidth > 0.8 * document.querySelector("article").clientWidth;
+
   // What scrolls can be reached by the keyboard and has a name; what does not is no stop on the way.
   const mark = (box, { kind, role, more, spare = 1 }) => {
-    const scrolls = box.scrollWidth > box.clientWidth + spare;
+    const excess = box.scrollWidth - box.clientWidth;
+    const scrolls = excess > spare || (excess > 0 && fills(box));
     if (scrolls) box.tabIndex = 0; // the theme sets this, too, at times of its own
     if (scrolls === (box.getAttribute("role") === role)) return;
     if (!scrolls) {
