@@ -65,7 +65,7 @@ def test_a_misconception_that_no_question_has_is_refused_and_the_nearest_is_said
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_what_is_worth_the_time_of_a_class_is_not_folded_and_the_rest_is(number):
-    before, after = sessions.page(number, course.objectives()).split("```{admonition} All the others")
+    before, after = sessions.page(number, course.objectives()).split("```{dropdown} All the others")
     shown = [line for line in before.partition("## What many believe")[2].splitlines() if ": " in line and "|" in line]
     assert len(shown) == len(sessions.teaching()[number].worth) <= 5
     assert not any(line in after for line in shown)

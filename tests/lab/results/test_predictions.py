@@ -213,7 +213,7 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
 
 def test_predictions_about_a_page_name_networks_of_its_evidence():
     asked = [item for file in ROUNDS for item in load_predictions(file) if "/" in item["grid"]]
-    assert len(asked) == 35
+    assert len(asked) == 45
     assert "not run" not in set(judge(asked).verdict)
 
 
@@ -226,11 +226,11 @@ def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_s
     sizes = pd.Series([item["family"] for item in asked]).value_counts()
     seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10, "photographs_gpu": 10}
     seeds |= {"experiments/frozen_features": 10, "experiments/fresh_seeds": 20, "pixels": 12, "pixels_control": 12}
-    seeds |= {"capstone": 20, "capstone_attack": 20, "capstone_rate": 20}
+    seeds |= {"capstone": 20, "capstone_attack": 20, "capstone_rate": 20, "experiments/learning_curves": 20}
     assert all(size * 2.0 ** (1 - seeds[family]) < 0.05 for family, size in sizes.items())
 
 
-PREDICTED = [f"prediction-{number}" for number in range(1, 76)]
+PREDICTED = [f"prediction-{number}" for number in range(1, 80)]
 
 
 def test_each_prediction_has_one_computed_row_in_the_ledger():
@@ -255,6 +255,7 @@ def test_each_prediction_has_one_computed_row_in_the_ledger():
     "prediction-61", "prediction-62", "prediction-63", "prediction-64", "prediction-65",
     "prediction-66", "prediction-67", "prediction-68", "prediction-69", "prediction-70",
     "prediction-71", "prediction-72", "prediction-73", "prediction-74", "prediction-75",
+    "prediction-76", "prediction-77", "prediction-78", "prediction-79",
 )  # fmt: skip
 def test_the_ledger_says_of_each_prediction_what_the_records_say():
     """Each verdict from the records by another way: scipy's test, and Holm's correction by a plain loop."""
