@@ -388,7 +388,7 @@ def test_own_data_are_described_from_their_file(folder: Path) -> None:
     assert load_splits("mine", 0).class_names == ("a", "b", "c")
 
 
-@pytest.mark.parametrize("name", [n for n in dataset_names() if dataset_info(n).files])
+@pytest.mark.parametrize("name", [n for n in data.INFO if n in dataset_names() and data.INFO[n].files])
 def test_missing_files_are_named_with_the_fix(name: str, folder: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         load_splits(name, seed=0)
