@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawing import drawn
+from references import exact_p
 from scipy import stats
 
 from gence.lab.results import evidence, tuning
@@ -24,10 +25,6 @@ def gap(tables: dict[str, pd.DataFrame], n: int, variant: str, metric: str = "er
     at = tables["records"].query("n_per_class == @n").pivot(index="seed", columns="variant", values=metric)
     assert len(at) == 20 and at.notna().all(axis=None)
     return at[variant] - at[base]
-
-
-def p_of(difference: pd.Series) -> float:
-    return float(stats.wilcoxon(difference, method="exact").pvalue)
 
 
 def test_every_loss_got_the_pair_with_the_lowest_validation_error_of_as_many_trainings(tables):
@@ -67,13 +64,13 @@ def test_errors_are_equivalent_within_a_point_but_at_one_size(tables, n):
     ]
     assert (max(one_sided) < 0.05 / 12) == (n != 100), one_sided
     if n == 100:
-        assert difference.min() > 0 and p_of(difference) < 0.05 / 12
+        assert difference.min() > 0 and exact_p(difference) < 0.05 / 12
 
 
 def test_the_nll_is_lower_with_few_images_and_not_with_many(tables):
     for n in SIZES:
         difference = gap(tables, n, "gence", "nll")
-        assert (difference.median() < -0.15 and p_of(difference) < 0.001) == (n <= 20), n
+        assert (difference.median() < -0.15 and exact_p(difference) < 0.001) == (n <= 20), n
 
 
 def test_present_class_cross_entropy_does_the_same(tables):

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 import yaml
-from scipy import stats
+from references import exact_p
 
 from gence.lab import runs
 from gence.lab.results import predictions, sources
@@ -36,10 +36,6 @@ def tuning() -> pd.DataFrame:
 def wide(records: pd.DataFrame, setting: tuple, metric: str = "error", checkpoint: str = "last") -> pd.DataFrame:
     here = (records[KEY[:4]] == list(setting)).all(axis=1) & (records.checkpoint == checkpoint)
     return records[here].pivot(index="seed", columns="variant", values=metric)
-
-
-def p_of(difference: pd.Series) -> float:
-    return float(stats.wilcoxon(difference, method="exact").pvalue)
 
 
 def test_every_loss_got_the_pair_with_the_lowest_validation_error_of_as_many_trainings(records, tuning):
@@ -75,10 +71,10 @@ def test_what_the_page_says_of_balanced_classes(records):
         error = 100 * wide(records, setting)
         assert (error.sub(error.ce, axis=0).mean().abs() < 1).all()  # within a point of each other
     few, more, large, many = (100 * wide(records, setting) for setting in BALANCED)
-    assert p_of(few.gence - few.ce) < 0.05 and -0.8 < (few.gence - few.ce).mean() < -0.4  # half a point
-    assert p_of(few.present_class - few.ce) > 0.05
+    assert exact_p(few.gence - few.ce) < 0.05 and -0.8 < (few.gence - few.ce).mean() < -0.4  # half a point
+    assert exact_p(few.present_class - few.ce) > 0.05
     for error in (more, large, many):
-        assert p_of(error.gence - error.ce) > 0.05
+        assert exact_p(error.gence - error.ce) > 0.05
     for setting in BALANCED[1:]:
         smooth = "ce:label_smoothing=0.1"
         raw, one = wide(records, setting, "nll").mean(), wide(records, setting, "ts_nll").mean()
@@ -114,10 +110,10 @@ def test_what_the_page_says_of_equal_rates(tuning):
 def test_what_the_page_says_of_the_moment_of_stopping(records):
     for setting in (*BALANCED, *TAILS):
         error = wide(records, setting, checkpoint="best")
-        assert p_of(error.gence - error.ce) > 0.05
+        assert exact_p(error.gence - error.ce) > 0.05
     for setting in (*TAILS, BALANCED[3]):
         nll = wide(records, setting, "nll", checkpoint="best")
-        assert p_of(nll.gence - nll.ce) < 0.05 and (nll.gence - nll.ce).mean() < 0
+        assert exact_p(nll.gence - nll.ce) < 0.05 and (nll.gence - nll.ce).mean() < 0
 
 
 def test_what_the_page_says_of_the_control():
@@ -127,5 +123,5 @@ def test_what_the_page_says_of_the_control():
     for variant in ("gence", "ce:balanced"):
         gap = error[variant] - error.ce
         assert -0.8 < gap.mean() < -0.3
-        assert 0.02 < p_of(gap) < 0.05 < 3 * p_of(gap)  # three tests in the family
+        assert 0.02 < exact_p(gap) < 0.05 < 3 * exact_p(gap)  # three tests in the family
     assert abs((error.gence - error["ce:balanced"]).mean()) < 0.3

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor, nn
 
 from gence.lab.data import Splits
@@ -354,3 +355,8 @@ def plain_training(model: nn.Module, splits: Splits, loss: nn.Module, recipe: Re
     with torch.no_grad():
         train_error = (model(x).argmax(1) != y).double().mean().item()
     return PlainRun({"last": current, "best": best}, history, best_epoch, train_error)
+
+
+def exact_p(difference: Sequence[float]) -> float:
+    """The two-sided p of Wilcoxon's signed ranks, by scipy, without an approximation."""
+    return float(stats.wilcoxon(difference, method="exact").pvalue)
