@@ -529,6 +529,7 @@ PREDICTIONS = {
     "predictions_pixels.yml": "notebooks/experiments/pixels.ipynb#The verdicts",
     "predictions_capstone.yml": "notebooks/experiments/trial.ipynb#The verdicts",
     "predictions_learning_curves.yml": "notebooks/experiments/learning_curves.ipynb#The verdicts",
+    "predictions_gentle_tail.yml": "notebooks/experiments/pixels.ipynb#A gentle tail",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
