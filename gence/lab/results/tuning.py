@@ -1,17 +1,22 @@
-"""Equal tuning: what a loss is given is chosen on seeds of its own, then the loss is compared on others."""
+"""Trained for a comparison and not kept: settings, equal tuning on seeds of its own, and inputs beside the test set."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
 
-from gence.lab import runs
+from gence.lab import data, runs, training
+from gence.lab.networks import make_model
 from gence.lab.results import sources
 
-__all__ = ["trained", "tuned"]
+__all__ = ["trained", "trained_on_more", "tuned"]
 
 
 def trained(settings: Mapping[str, Any], seeds: Iterable[int]) -> pd.DataFrame:
@@ -37,6 +42,66 @@ def trained(settings: Mapping[str, Any], seeds: Iterable[int]) -> pd.DataFrame:
         records = runs.read_records(out)
         last = records[records["checkpoint"] == "last"].reset_index(drop=True)
         return last.join(sources.on_validation(last))
+
+
+def trained_on_more(
+    settings: Mapping[str, Any], seeds: Iterable[int], more: Mapping[str, NDArray[Any]]
+) -> list[tuple[data.Splits, training.Outcome, dict[str, NDArray[np.floating[Any]]]]]:
+    """Train some seeds of a setting, and ask the trained networks about more inputs than the test set.
+
+    Args:
+        settings: parameters of a run, as in :class:`gence.lab.runs.RunParameters`.
+        seeds: which are trained.
+        more: name to inputs (n, ...) of the shape of the test inputs, such as noisy or foreign images.
+
+    Returns:
+        For each seed its splits, its outcome, whose test logits go on behind the test set, and the logits (n, K) after
+        the last epoch by name: ``val``, ``test``, and those of `more`.
+
+    Raises:
+        ParameterError: a parameter that does not exist, or a value that is not allowed.
+        ValueError: inputs of another shape, or under the name of a split.
+        FloatingPointError: the training diverges.
+
+    Example:
+        >>> settings = {"tier": "smoke", "n_per_class": 5}
+        >>> [(splits, _, logits)] = trained_on_more(settings, [0], {"black": np.zeros((3, 64))})
+        >>> len(splits.y_test) == len(logits["test"]), logits["black"].shape
+        (True, (3, 10))
+    """
+    if taken := {"train", "val", "test"} & set(more):
+        raise ValueError(f"more inputs may not be named {', '.join(sorted(taken))}: these are the splits themselves")
+    run = runs.RunParameters.of(**settings, seeds=list(seeds)).effective()
+    regime = {name: getattr(run, name) for name in ("n_per_class", "rho", "fraction", "label_noise")}
+    splits = [data.load_splits(run.dataset, seed, **regime) for seed in run.seeds]
+    longer = [_with_more(split, more) for split in splits]
+    dtype = torch.float32 if splits[0].is_image else torch.float64
+    size = splits[0].input_shape, len(splits[0].class_names)
+    nets = [make_model(run.model, *size, seed, dtype=dtype) for seed in run.seeds]
+    how = run.make_loss(splits[0].class_counts.tolist()), run.make_recipe()
+    if run.trains_together:
+        outcomes = training.train_many(nets, longer, *how, run.seeds, progress=False)
+    else:
+        each = zip(nets, longer, run.seeds, strict=True)
+        outcomes = [training.train(net, split, *how, seed, progress=False) for net, split, seed in each]
+    return [(split, outcome, _by_name(split, outcome, more)) for split, outcome in zip(splits, outcomes, strict=True)]
+
+
+def _with_more(split: data.Splits, more: Mapping[str, NDArray[Any]]) -> data.Splits:
+    """The inputs behind those of the test set, under labels that nobody reads."""
+    for name, x in more.items():
+        if x.shape[1:] != split.x_test.shape[1:]:
+            raise ValueError(f"{name!r} holds inputs of the shape {x.shape[1:]}, but needs {split.x_test.shape[1:]}")
+    x = np.concatenate([split.x_test, *more.values()])
+    return replace(split, x_test=x, y_test=np.resize(split.y_test, len(x)))
+
+
+def _by_name(
+    split: data.Splits, outcome: training.Outcome, more: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[np.floating[Any]]]:
+    last = outcome.logits["last"]
+    cuts = np.cumsum([len(split.y_test), *map(len, more.values())])[:-1]
+    return {"val": last["val"]} | dict(zip(("test", *more), np.split(last["test"], cuts), strict=True))
 
 
 def tuned(

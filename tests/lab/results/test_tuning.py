@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
-from gence.lab import runs
+from gence import metrics
+from gence.lab import data, runs
 from gence.lab.results import sources, tuning
 
 SETTINGS = {"tier": "smoke", "n_per_class": 5, "loss": "gence"}
@@ -35,6 +38,33 @@ def test_the_records_are_those_of_a_run_with_its_validation_scores(tmp_path):
     same = ["identity", "seed", "lr", "error", "nll", "train_error"]
     pd.testing.assert_frame_equal(found[same], kept[same])
     pd.testing.assert_frame_equal(found[["val_error", "val_nll"]], sources.on_validation(kept))
+
+
+@pytest.mark.parametrize("loss", ["gence", "adafocal"])  # trained together, and one after the other
+def test_more_inputs_change_nothing_and_are_scored_by_the_trained_network(loss, tmp_path):
+    settings = SETTINGS | {"loss": loss, "lr": 0.1}
+    test = data.load_splits("digits", 4, n_per_class=5).x_test
+    more = {"first": test[:7], "again": test[3:5]}
+    found = tuning.trained_on_more(settings, [4, 5], more)
+    records = tuning.trained(settings, [4, 5])
+    for (splits, _, logits), record in zip(found, records.to_dict("records"), strict=True):
+        assert metrics.error_rate(softmax(logits["test"], axis=1), splits.y_test) == record["error"]
+        assert metrics.error_rate(softmax(logits["val"], axis=1), splits.y_val) == record["val_error"]
+    _, _, logits = found[0]
+    np.testing.assert_allclose(logits["first"], logits["test"][:7], atol=1e-9)
+    np.testing.assert_allclose(logits["again"], logits["test"][3:5], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"val": np.zeros((1, 64))}, "may not be named val"),
+        ({"a": np.zeros((1, 63))}, r"'a' .* \(63,\), but needs \(64,\)"),
+    ],
+)
+def test_more_inputs_that_cannot_be_scored_are_refused(more, message):
+    with pytest.raises(ValueError, match=message):
+        tuning.trained_on_more(SETTINGS, [0], more)
 
 
 def test_a_try_that_diverges_is_left_out_and_none_left_is_said(monkeypatch):
