@@ -530,6 +530,7 @@ PREDICTIONS = {
     "predictions_capstone.yml": "notebooks/experiments/trial.ipynb#The verdicts",
     "predictions_learning_curves.yml": "notebooks/experiments/learning_curves.ipynb#The verdicts",
     "predictions_gentle_tail.yml": "notebooks/experiments/pixels.ipynb#A gentle tail",
+    "predictions_after_training.yml": "notebooks/experiments/after_training.ipynb#The verdicts",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
@@ -541,6 +542,7 @@ NETWORK_OF_GRID = {
     "experiments/frozen_features": "perceptrons on frozen features of CIFAR-100",
     "experiments/fresh_seeds": "perceptrons on frozen features of CIFAR-100",
     "experiments/learning_curves": "perceptrons on frozen features of CIFAR-100",
+    "experiments/after_training": "perceptrons on frozen features of CIFAR-100",
     "pixels": "a small CNN on a few images of CIFAR",
     "pixels_control": "a small CNN on 500 images of CIFAR-10",
     "capstone": "one small perceptron on digits",

@@ -14,7 +14,7 @@ import torch
 from drawing import drawn
 
 from gence.lab import runs
-from gence.lab.results import evidence, sources
+from gence.lab.results import evidence, sources, tuning
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -447,8 +447,10 @@ def test_a_drawn_head_of_the_fresh_seeds_is_what_its_training_gives(monkeypatch)
     monkeypatch.setattr(evidence, "of_trainings", lambda *_: {"records": [], "tuning": []})
     page = page_again(FRESH, seed)
     key = {"rho": int(rho), "variant": variant}
-    one, splits, outcomes = page["trained"](key, row["lr"].item(), int(row["epochs"].item()), [seed])
-    again, *_ = page["measure"](key, one, seed, splits[0], outcomes[0])
+    settings = page["settings"](key, row["lr"].item(), int(row["epochs"].item()))
+    more = {name: part.x for name, part in page["CHANGED"].items()}
+    (network,) = tuning.trained_on_more(settings, [seed], more)
+    again, *_ = page["measure"](key, settings, seed, *network)
     for column in (
         "error",
         "nll",

@@ -172,6 +172,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
 ROUNDS = {"predictions.yml": 20, "predictions_follow_up.yml": 2, "predictions_photographs.yml": 6}
 ROUNDS |= {"predictions_features.yml": 14, "predictions_fresh_seeds.yml": 10, "predictions_pixels.yml": 14}
 ROUNDS |= {"predictions_capstone.yml": 9, "predictions_learning_curves.yml": 4, "predictions_gentle_tail.yml": 3}
+ROUNDS |= {"predictions_after_training.yml": 5}
 # Settings whose rates are not chosen yet stand in the grid that chooses them.
 PLANNED = {"pixels": ("pixels", "pixels_rates")}
 
@@ -213,7 +214,7 @@ def test_the_predictions_of_the_book_can_be_read_and_name_runs_of_their_grids(fi
 
 def test_predictions_about_a_page_name_networks_of_its_evidence():
     asked = [item for file in ROUNDS for item in load_predictions(file) if "/" in item["grid"]]
-    assert len(asked) == 45
+    assert len(asked) == 52
     assert "not run" not in set(judge(asked).verdict)
 
 
@@ -227,11 +228,11 @@ def test_each_prediction_of_the_book_says_what_was_known_and_what_the_old_rule_s
     seeds = {"minibatch": 20, "minibatch_cifar": 10, "minibatch_longer": 10, "photographs_gpu": 10}
     seeds |= {"experiments/frozen_features": 10, "experiments/fresh_seeds": 20, "pixels": 10, "pixels_control": 12}
     seeds |= {"capstone": 20, "capstone_attack": 20, "capstone_rate": 20, "experiments/learning_curves": 20}
-    seeds |= {"gentle tail": 10}
+    seeds |= {"gentle tail": 10, "experiments/after_training": 20}
     assert all(size * 2.0 ** (1 - seeds[family]) < 0.05 for family, size in sizes.items())
 
 
-PREDICTED = [f"prediction-{number}" for number in range(1, 83)]
+PREDICTED = [f"prediction-{number}" for number in range(1, 88)]
 
 
 def test_each_prediction_has_one_computed_row_in_the_ledger():
@@ -257,7 +258,8 @@ def test_each_prediction_has_one_computed_row_in_the_ledger():
     "prediction-66", "prediction-67", "prediction-68", "prediction-69", "prediction-70",
     "prediction-71", "prediction-72", "prediction-73", "prediction-74", "prediction-75",
     "prediction-76", "prediction-77", "prediction-78", "prediction-79", "prediction-80",
-    "prediction-81", "prediction-82",
+    "prediction-81", "prediction-82", "prediction-83", "prediction-84", "prediction-85",
+    "prediction-86", "prediction-87",
 )  # fmt: skip
 def test_the_ledger_says_of_each_prediction_what_the_records_say():
     """Each verdict from the records by another way: scipy's test, and Holm's correction by a plain loop."""
