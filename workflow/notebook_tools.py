@@ -531,6 +531,7 @@ PREDICTIONS = {
     "predictions_learning_curves.yml": "notebooks/experiments/learning_curves.ipynb#The verdicts",
     "predictions_gentle_tail.yml": "notebooks/experiments/pixels.ipynb#A gentle tail",
     "predictions_after_training.yml": "notebooks/experiments/after_training.ipynb#The verdicts",
+    "predictions_pixels_more.yml": "notebooks/experiments/pixels.ipynb#All losses of the paper",
 }
 PREDICTIONS_TEST = "tests/lab/results/test_predictions.py::test_the_ledger_says_of_each_prediction_what_the_records_say"
 STATUS_OF_VERDICT = {"met": "holds", "refuted": "fails", "open": "open", "not run": "open"}
@@ -545,6 +546,8 @@ NETWORK_OF_GRID = {
     "experiments/after_training": "perceptrons on frozen features of CIFAR-100",
     "pixels": "a small CNN on a few images of CIFAR",
     "pixels_control": "a small CNN on 500 images of CIFAR-10",
+    "pixels_gentle": "a small CNN on a gentle tail of CIFAR-10",
+    "pixels_resnet": "a ResNet-20 on a few images of CIFAR-10",
     "capstone": "one small perceptron on digits",
     "capstone_noise": "one small perceptron on digits with wrong training labels",
     "capstone_rate": "one small perceptron on digits with wrong training labels",
