@@ -47,7 +47,8 @@ def test_each_loss_has_the_rate_that_the_frozen_features_chose_on_other_seeds(af
 
 def test_a_drawn_network_is_what_its_training_gives(after):
     """One network, one calibrator; scikit-learn ranks the foreign images."""
-    rows = after[~after.variant.isin(["dual_focal", "adafocal"])]  # processors part ways in their trainings
+    # These decide by thresholds: the last bit, which another processor or a stack of other seeds changes, grows.
+    rows = after[~after.variant.isin(["mmce_w", "dual_focal", "adafocal"])]
     ((at),) = drawn(range(len(rows)), 1)
     row = rows.iloc[at]
     settings = {"dataset": "cifar100_features", "model": "mlp", "n_per_class": 50, "loss": row.variant}
