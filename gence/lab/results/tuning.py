@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from gence.lab import data, runs, training
-from gence.lab.networks import make_model
 from gence.lab.results import sources
 
 __all__ = ["trained", "trained_on_more", "tuned"]
@@ -72,13 +70,8 @@ def trained_on_more(
     if taken := {"train", "val", "test"} & set(more):
         raise ValueError(f"more inputs may not be named {', '.join(sorted(taken))}: these are the splits themselves")
     run = runs.RunParameters.of(**settings, seeds=list(seeds)).effective()
-    regime = {name: getattr(run, name) for name in ("n_per_class", "rho", "fraction", "label_noise")}
-    splits = [data.load_splits(run.dataset, seed, **regime) for seed in run.seeds]
+    splits, nets, *how = runs.prepare(run, run.seeds)
     longer = [_with_more(split, more) for split in splits]
-    dtype = torch.float32 if splits[0].is_image else torch.float64
-    size = splits[0].input_shape, len(splits[0].class_names)
-    nets = [make_model(run.model, *size, seed, dtype=dtype) for seed in run.seeds]
-    how = run.make_loss(splits[0].class_counts.tolist()), run.make_recipe()
     if run.trains_together:
         outcomes = training.train_many(nets, longer, *how, run.seeds, progress=False)
     else:

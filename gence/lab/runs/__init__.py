@@ -15,7 +15,7 @@ from gence.lab.runs._messages import ParameterError
 from gence.lab.runs.grid import expand_grid, grid_settings
 from gence.lab.runs.parameters import ALGORITHM, OPTIONAL, SMOKE_EPOCHS, Parameters, RunParameters
 from gence.lab.runs.provenance import provenance, write_atomically
-from gence.lab.runs.record import execute, read_records
+from gence.lab.runs.record import Prepared, execute, prepare, read_records
 
 __all__ = [
     "ALGORITHM",
@@ -23,10 +23,12 @@ __all__ = [
     "SMOKE_EPOCHS",
     "ParameterError",
     "Parameters",
+    "Prepared",
     "RunParameters",
     "execute",
     "expand_grid",
     "grid_settings",
+    "prepare",
     "provenance",
     "read_records",
     "write_atomically",

@@ -8,10 +8,10 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ from gence.lab.runs._messages import ParameterError
 from gence.lab.runs.parameters import NOT_IDENTITY, RECIPE_SETTINGS, RunParameters
 from gence.lab.runs.provenance import provenance, write_atomically
 
-__all__ = ["execute", "read_records"]
+__all__ = ["Prepared", "execute", "prepare", "read_records"]
 
 
 def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
@@ -69,6 +69,41 @@ def execute(parameters: RunParameters, *, progress: bool = True) -> list[Path]:
     return [run.record_path(seed) for seed in run.seeds]
 
 
+class Prepared(NamedTuple):
+    """What a run trains: splits and network of each seed, and the loss and the recipe that all seeds share."""
+
+    splits: list[data.Splits]
+    nets: list[torch.nn.Module]
+    loss: torch.nn.Module
+    recipe: training.Recipe
+
+
+def prepare(run: RunParameters, seeds: Sequence[int]) -> Prepared:
+    """Return what a run trains, before any step.
+
+    Small networks on features are float64, so that runs agree to many digits; those on images are float32.
+
+    Args:
+        run: what is trained.
+        seeds: of these.
+
+    Raises:
+        FileNotFoundError: the data set is not in the data folder.
+        ValueError: data that are damaged.
+
+    Example:
+        >>> prepared = prepare(RunParameters.of(tier="smoke", n_per_class=5), [0, 1])
+        >>> len(prepared.nets), len(prepared.splits[0].y_train)
+        (2, 50)
+    """
+    regime = {name: getattr(run, name) for name in ("n_per_class", "rho", "fraction", "label_noise")}
+    splits = [data.load_splits(run.dataset, seed, **regime) for seed in seeds]
+    first = splits[0]
+    size, dtype = (first.input_shape, len(first.class_names)), torch.float32 if first.is_image else torch.float64
+    nets = [networks.make_model(run.model, *size, seed, dtype=dtype) for seed in seeds]
+    return Prepared(splits, nets, run.make_loss(first.class_counts.tolist()), run.make_recipe())
+
+
 def _has_record(run: RunParameters, seed: int) -> bool:
     """Whether a seed has a whole record; a damaged one is put aside."""
     reason, path = run.flaw(seed), run.record_path(seed)
@@ -87,14 +122,11 @@ def _check_foreign_data(run: RunParameters) -> None:
 def _train_and_record(run: RunParameters, seeds: list[int], progress: bool) -> None:
     """Train some seeds in one stack, or a single one from its checkpoint, and write their records."""
     start = time.perf_counter()
-    regime = {name: getattr(run, name) for name in ("n_per_class", "rho", "fraction", "label_noise")}
-    splits = [data.load_splits(run.dataset, seed, **regime) for seed in seeds]
+    splits, nets, loss, recipe = prepare(run, seeds)
     if own_content(run.dataset, run.foreign) != run._content:
         raise ParameterError(
             f"the files of {', '.join(run._content)} were replaced since this run began: start it again"
         )
-    nets = [_network(run, split, seed) for split, seed in zip(splits, seeds, strict=True)]
-    loss, recipe = run.make_loss(splits[0].class_counts.tolist()), run.make_recipe()
     part = run.model_copy(update={"seeds": tuple(seeds)}).seeds_text
     options = {"device": run.device, "progress": progress, "label": f"{run.identity}, seeds {part} of {run.seeds_text}"}
     foreign: dict[str, Any] = {}
@@ -159,12 +191,6 @@ def _score_foreign(
 def _foreign_images(name: str, shape: tuple[int, ...] | None) -> np.ndarray:
     base, *how = name.split(":")
     return data.cifar10_c(how[0], int(how[1]))[0] if how else data.load_test_images(base, shape)
-
-
-def _network(run: RunParameters, split: data.Splits, seed: int) -> torch.nn.Module:
-    """Small models of features run in float64, so that runs agree to many digits; images in float32."""
-    dtype = torch.float32 if split.is_image else torch.float64
-    return networks.make_model(run.model, split.input_shape, len(split.class_names), seed, dtype=dtype)
 
 
 def read_records(folder: str | Path) -> pd.DataFrame:
