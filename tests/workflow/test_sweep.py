@@ -146,7 +146,15 @@ def test_mmce_is_that_of_the_reference_code_wherever_it_runs():
     """At coefficient 2 the published form hardly learns; only the code's variant was made for that number."""
     runs_of = {path.stem: [s for s in settings_of(path) if s["loss"] == "mmce_w"] for path in GRIDS}
     assert {name: len(found) for name, found in runs_of.items() if found} == {
-        **{"main": 10, "long_tails": 8, "tabular": 1, "tabular_synthetic": 1, "cost": 2, "pixels_rates": 16}
+        **{
+            "main": 10,
+            "long_tails": 8,
+            "tabular": 1,
+            "tabular_synthetic": 1,
+            "cost": 2,
+            "pixels_rates": 16,
+            "pixels": 2,
+        }
     }
     for found in runs_of.values():
         assert all(setting["loss_options"] == {"official": True} for setting in found)
