@@ -118,12 +118,15 @@ def test_what_the_page_says_of_the_long_tail(records):
     assert [round(value) for value in adjusted.values()] == [4, 2, 1] and adjusted[MORE_TAILS[1]] < 1
 
 
-def test_what_the_page_says_of_the_losses_of_the_paper(records):
+def test_what_the_page_says_of_the_losses_of_the_paper(records, tuning):
     """On the tail and on 100 balanced images of each class, in batches of 32, each against GenCE and CE."""
     tail, even = (100 * wide(records, setting) for setting in (TAILS[0], BALANCED[1]))
     seven = tail[["ce", "gence", *PAPER]].mean().sort_values()
     assert list(seven.index[:3]) == ["gence", "ce", "mmce_w:official=True"] and seven.index[-1] == "adafocal"
     assert all((tail[loss] - tail.gence).mean() > 2 for loss in PAPER)
+    long = tuning[(tuning[KEY[:4]] == list(TAILS[0])).all(axis=1) & (tuning.epochs == 90)]
+    equal = long.groupby(["lr", "variant"]).val_error.mean().unstack()
+    assert len(equal) == 4 and all((equal.gence < equal[loss]).all() for loss in PAPER)
     for loss in ("brier", *FOCAL):  # more than cross-entropy, corrected by the number of losses beside it
         assert (tail.columns.size - 1) * exact_p(tail[loss] - tail.ce) < 0.05 and (tail[loss] - tail.ce).mean() > 0
     for loss in PAPER:
