@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from drawing import drawn
+from drawing import UNSTEADY, drawn
 
 from gence.lab import runs
 from gence.lab.results import evidence, sources, tuning
@@ -308,8 +308,6 @@ def test_no_evidence_is_left_of_pages_that_are_gone():
 
 # --- trained anew ----------------------------------------------------------------------------------------------
 
-# Their trainings are so unsteady on few labels that two kinds of processor give other networks; the pages say so.
-UNSTEADY = {"mmce_w", "dual_focal"}
 # A seed alone and in a stack of twenty, on two kinds of processor.
 ALIKE = 1e-6
 SMALL = 12  # runs of a page that is trained anew whole, with one seed
