@@ -13,8 +13,8 @@ import pytest
 
 # Of what costs seconds a piece, `make test` takes one in so many.
 ONE_IN = 12
-# Their trainings decide by thresholds, and a last bit grows: another kind of processor, or a seed that trains alone and not
-# in its stack, gives other networks. The pages say so.
+# Losses that decide by thresholds, so that a last bit grows: on another kind of processor, or for a seed that trains
+# alone and not in its stack, training gives other networks. The pages say so.
 UNSTEADY = {"mmce_w", "dual_focal"}
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "workflow"))
